@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * base: the thin layer under everything.
+ *
+ * Every lock, wait, thread start, clock, random number and data-path allocation below `fuse` goes
+ * through this header and through nothing else. On an ordinary thread the calls are pthread,
+ * futex, clock_gettime, getrandom and malloc. On a thread that belongs to a `slu_sim` they are
+ * steps of a scheduler that runs one task at a time and picks the next from a seed, with a clock
+ * of its own, so that a whole mount can be replayed. The choice is per thread (a thread-local
+ * pointer); there is no global state, and the same binary code serves both.
+ *
+ * Errors: 0 or a negative errno.
+ */
+#ifndef SLUICE_BASE_H
+#define SLUICE_BASE_H
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#ifdef __cplusplus
+#error "sluice is C11"
+#endif
+
+/* ------------------------------------------------------------------ small helpers */
+
+#define SLU_BLOCK_SHIFT 12
+#define SLU_BLOCK_SIZE (1u << SLU_BLOCK_SHIFT) /* bytes; a page, a block and a node alike */
+
+#define slu_container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+#define slu_min(a, b) ((a) < (b) ? (a) : (b))
+#define slu_max(a, b) ((a) > (b) ? (a) : (b))
+#define slu_array_size(a) (sizeof(a) / sizeof((a)[0]))
+
+static inline uint64_t slu_round_up(uint64_t n, uint64_t to)
+{
+	return (n + to - 1) / to * to;
+}
+
+static inline uint64_t slu_round_down(uint64_t n, uint64_t to)
+{
+	return n / to * to;
+}
+
+/* Blocks that bytes [0, len) touch. */
+static inline uint64_t slu_bytes_to_blocks(uint64_t len)
+{
+	return (len >> SLU_BLOCK_SHIFT) + ((len & (SLU_BLOCK_SIZE - 1)) != 0);
+}
+
+/*
+ * What must hold about our own state. Always compiled in: a filesystem that goes on with a broken
+ * invariant writes the damage to disk. Never used on anything that came from FUSE, from the disk
+ * or from a socket.
+ */
+#define slu_assert(cond)                                                                           \
+	do {                                                                                       \
+		if (__builtin_expect(!(cond), 0))                                                  \
+			slu_assert_failed(#cond, __FILE__, __LINE__, __func__);                    \
+	} while (0)
+_Noreturn void slu_assert_failed(const char *cond, const char *file, int line, const char *func);
+
+/* ------------------------------------------------------------------ thread-safety annotations */
+
+#if defined(__clang__)
+#define SLU_TS(x) __attribute__((x))
+#else
+#define SLU_TS(x)
+#endif
+#define SLU_CAPABILITY(name) SLU_TS(capability(name))
+#define SLU_ACQUIRE(...) SLU_TS(acquire_capability(__VA_ARGS__))
+#define SLU_ACQUIRE_SHARED(...) SLU_TS(acquire_shared_capability(__VA_ARGS__))
+#define SLU_RELEASE(...) SLU_TS(release_capability(__VA_ARGS__))
+#define SLU_RELEASE_SHARED(...) SLU_TS(release_shared_capability(__VA_ARGS__))
+#define SLU_TRY_ACQUIRE(...) SLU_TS(try_acquire_capability(__VA_ARGS__))
+#define SLU_REQUIRES(...) SLU_TS(requires_capability(__VA_ARGS__))
+#define SLU_REQUIRES_SHARED(...) SLU_TS(requires_shared_capability(__VA_ARGS__))
+#define SLU_NO_TSA SLU_TS(no_thread_safety_analysis)
+
+/* ------------------------------------------------------------------ lock ranks */
+
+/*
+ * The lock order of the whole project, outermost first. A thread may take a lock only if its
+ * (rank, order) is greater than that of every lock it holds; `order` tells locks of one rank apart
+ * (the inode number for inodes, the page index for pages) and is 0 where two of a kind are never
+ * held together. Checked at run time where SLU_DEBUG_LOCKS is defined (the dev, asan and tsan
+ * presets): a violation prints both sites and aborts.
+ */
+enum slu_rank {
+	SLU_RANK_CONTROL = 10,	/* daemon and control state */
+	SLU_RANK_INODE = 20,	/* one inode's rwlock; order = inode number */
+	SLU_RANK_PAGE = 30,	/* one page's lock bit; order = page index */
+	SLU_RANK_EXTENTS = 40,	/* one inode's delalloc and in-flight ranges */
+	SLU_RANK_SPACE = 50,	/* free blocks and reservations of a volume */
+	SLU_RANK_STORE = 60,	/* the tree and the open transaction */
+	SLU_RANK_LEAF = 90,	/* short locks under which no other lock is taken */
+};
+
+/* A place in the source, for lock reports. */
+#define SLU_STR1(x) #x
+#define SLU_STR(x) SLU_STR1(x)
+#define SLU_HERE __FILE__ ":" SLU_STR(__LINE__)
+
+/* For locks that are a bit in a word (page locks): tell the checker. No-ops in release builds. */
+void slu_rank_acquire(enum slu_rank rank, uint64_t order, const void *lock, const char *site);
+void slu_rank_release(const void *lock);
+
+/*
+ * Asserts, in debug builds, that this thread holds no ranked lock at all. Called at the head of
+ * everything that can wait for I/O, memory, transaction room or the source.
+ */
+void slu_assert_no_locks(const char *what);
+
+/* ------------------------------------------------------------------ mutex, rwlock, condition */
+
+/*
+ * Plain locks with a rank. Not recursive. init cannot fail; fini asserts that nobody holds it.
+ * The members belong to base.
+ */
+struct SLU_CAPABILITY("mutex") slu_mutex {
+	pthread_mutex_t mutex;
+	uint64_t order;
+	void *sim_owner; /* task that holds it, in a simulation */
+	enum slu_rank rank;
+	const char *name;
+};
+
+struct SLU_CAPABILITY("rwlock") slu_rwlock {
+	pthread_rwlock_t rwlock;
+	uint64_t order;
+	void *sim_writer;
+	unsigned int sim_readers;
+	enum slu_rank rank;
+	const char *name;
+};
+
+struct slu_cond {
+	pthread_cond_t cond; /* CLOCK_MONOTONIC */
+};
+
+void slu_mutex_init(struct slu_mutex *m, enum slu_rank rank, uint64_t order, const char *name);
+void slu_mutex_fini(struct slu_mutex *m);
+void slu_mutex_lock_at(struct slu_mutex *m, const char *site) SLU_ACQUIRE(m);
+bool slu_mutex_trylock_at(struct slu_mutex *m, const char *site) SLU_TRY_ACQUIRE(true, m);
+void slu_mutex_unlock(struct slu_mutex *m) SLU_RELEASE(m);
+#define slu_mutex_lock(m) slu_mutex_lock_at(m, SLU_HERE)
+#define slu_mutex_trylock(m) slu_mutex_trylock_at(m, SLU_HERE)
+
+/* Writers are preferred: a stream of readers does not starve one. */
+void slu_rwlock_init(struct slu_rwlock *l, enum slu_rank rank, uint64_t order, const char *name);
+void slu_rwlock_fini(struct slu_rwlock *l);
+void slu_rwlock_rdlock_at(struct slu_rwlock *l, const char *site) SLU_ACQUIRE_SHARED(l);
+void slu_rwlock_wrlock_at(struct slu_rwlock *l, const char *site) SLU_ACQUIRE(l);
+bool slu_rwlock_trywrlock_at(struct slu_rwlock *l, const char *site) SLU_TRY_ACQUIRE(true, l);
+void slu_rwlock_rdunlock(struct slu_rwlock *l) SLU_RELEASE_SHARED(l);
+void slu_rwlock_wrunlock(struct slu_rwlock *l) SLU_RELEASE(l);
+#define slu_rwlock_rdlock(l) slu_rwlock_rdlock_at(l, SLU_HERE)
+#define slu_rwlock_wrlock(l) slu_rwlock_wrlock_at(l, SLU_HERE)
+#define slu_rwlock_trywrlock(l) slu_rwlock_trywrlock_at(l, SLU_HERE)
+
+/*
+ * Wakeups may be spurious: every caller loops on its condition. A wait may hold no ranked lock but
+ * the mutex it gives up (asserted in debug builds).
+ */
+#define SLU_NO_DEADLINE UINT64_MAX
+void slu_cond_init(struct slu_cond *c);
+void slu_cond_fini(struct slu_cond *c);
+void slu_cond_wait(struct slu_cond *c, struct slu_mutex *m) SLU_REQUIRES(m);
+/* deadline_ns on slu_clock_ns's scale; 0, or -ETIMEDOUT once it has passed. */
+int slu_cond_timedwait(struct slu_cond *c, struct slu_mutex *m, uint64_t deadline_ns) SLU_REQUIRES(m);
+void slu_cond_signal(struct slu_cond *c);
+void slu_cond_broadcast(struct slu_cond *c);
+
+/*
+ * Waiting on a word, for lock bits and states that live in shared memory: sleeps while *word ==
+ * expected, until slu_word_wake or the deadline; may return early. Returns 0 or -ETIMEDOUT.
+ * wake with nwaiters = INT_MAX wakes all.
+ */
+int slu_word_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t deadline_ns);
+void slu_word_wake(_Atomic uint32_t *word, int nwaiters);
+
+/* ------------------------------------------------------------------ threads */
+
+struct slu_thread {
+	pthread_t thread;
+	void *sim_task;
+	bool started;
+};
+
+/* name: at most 15 bytes, shown by ps -L. Fails with -EAGAIN or -ENOMEM; signals are blocked in it. */
+int slu_thread_start(struct slu_thread *t, const char *name, void (*fn)(void *), void *arg);
+void slu_thread_join(struct slu_thread *t);
+/* Lets another task run, in a simulation; sched_yield elsewhere. */
+void slu_yield(void);
+void slu_sleep_ns(uint64_t ns);
+
+/* ------------------------------------------------------------------ clock and random numbers */
+
+#define SLU_NS_PER_SEC 1000000000ull
+#define SLU_NS_PER_MS 1000000ull
+
+uint64_t slu_clock_ns(void);		  /* monotonic */
+struct timespec slu_clock_realtime(void); /* for time stamps of inodes */
+uint64_t slu_random(void);		  /* getrandom(2), or the simulation's seed */
+
+/* ------------------------------------------------------------------ data-path allocation */
+
+/*
+ * May return NULL, by nature or because a fault was asked for; the caller answers -ENOMEM.
+ * slu_free takes NULL. The aligned form is for I/O buffers (align: a power of two).
+ */
+void *slu_alloc(size_t size);
+void *slu_zalloc(size_t size);
+void *slu_calloc(size_t n, size_t size); /* checks the product */
+void *slu_alloc_aligned(size_t align, size_t size);
+void *slu_memdup(const void *p, size_t size);
+void slu_free(void *p);
+
+/*
+ * Fault injection for tests, per thread or per simulation: the nth (1 = the next) allocation
+ * from now fails, once; 0 switches it off. slu_alloc_count counts calls since the last setting.
+ */
+void slu_alloc_fail_nth(uint64_t nth);
+uint64_t slu_alloc_count(void);
+
+/* ------------------------------------------------------------------ stress points */
+
+/*
+ * A named place in a race window. In debug builds a test can hang a function on it (per process,
+ * by exact name; NULL removes it); in a simulation every point is a scheduling point. In release
+ * builds a point compiles to nothing.
+ */
+#if defined(SLU_STRESS_POINTS)
+#define slu_stress_point(name) slu_stress_point_hit(name)
+#else
+#define slu_stress_point(name) ((void)0)
+#endif
+void slu_stress_point_hit(const char *name);
+int slu_stress_point_set(const char *name, void (*fn)(void *ctx), void *ctx);
+
+/* ------------------------------------------------------------------ needs */
+
+/*
+ * Under a lock nobody waits. A call that would have to wait for memory, transaction room, a node
+ * read, a commit or page I/O fills in the caller's `need` and returns -EAGAIN; the caller drops
+ * every lock, calls slu_need_wait and starts over.
+ *
+ *	do {
+ *		lock;
+ *		err = work(..., &need);
+ *		unlock;
+ *	} while (err == -EAGAIN && !(err = slu_need_wait(&need)));
+ *
+ * `slow` says that the wait is for memory or for a flush rather than for one short read: a request
+ * worker parks such a request instead of waiting.
+ */
+struct slu_need {
+	int (*wait)(struct slu_need *need); /* 0: try again; else the operation's error */
+	const char *what;		    /* for debugging: "node read", "cache pages", … */
+	void *owner;
+	uint64_t arg[2];
+	bool slow;
+};
+
+/* Asserts that no lock is held; 0 or the error to return. */
+int slu_need_wait(struct slu_need *need);
+
+/* ------------------------------------------------------------------ ranges */
+
+/*
+ * A set of disjoint half-open ranges of uint64_t, each with a 64-bit value, kept in order and found
+ * in logarithmic time (an intrusive treap). Neighbours that touch are joined if their values are
+ * equal and SLU_RANGES_JOIN was given. Nodes come from a pool that several sets may share and that
+ * is filled beforehand where an insertion may not fail. No locking: the owner of the set has a lock.
+ */
+struct slu_range {
+	uint64_t start, end; /* [start, end) */
+	uint64_t value;
+};
+
+struct slu_range_node;
+struct slu_range_pool {
+	struct slu_mutex lock; /* leaf: the free list */
+	struct slu_range_node *free;
+	uint64_t nfree, ntotal, limit;
+};
+
+struct slu_ranges {
+	struct slu_range_node *root;
+	struct slu_range_pool *pool;
+	uint64_t count;	 /* ranges */
+	uint64_t weight; /* sum of their lengths */
+	bool join;
+};
+
+/* limit: most nodes it may ever hold (0: no limit); prefill: nodes made now. */
+int slu_range_pool_init(struct slu_range_pool *p, uint64_t prefill, uint64_t limit);
+void slu_range_pool_fini(struct slu_range_pool *p);
+/* Makes sure that n nodes are free, -ENOMEM if that cannot be; call it before taking locks. */
+int slu_range_pool_fill(struct slu_range_pool *p, uint64_t n);
+
+void slu_ranges_init(struct slu_ranges *s, struct slu_range_pool *pool, bool join);
+void slu_ranges_fini(struct slu_ranges *s); /* gives all nodes back */
+/*
+ * Sets [start, end) to value, replacing what was there; takes at most two nodes. -ENOMEM leaves the
+ * set as it was.
+ */
+int slu_ranges_set(struct slu_ranges *s, uint64_t start, uint64_t end, uint64_t value);
+/* Removes [start, end); may split one range, so takes at most one node; -ENOMEM as above. */
+int slu_ranges_clear(struct slu_ranges *s, uint64_t start, uint64_t end);
+/* The range that contains pos or, failing that, the first one after it; false if there is none. */
+bool slu_ranges_at_or_after(const struct slu_ranges *s, uint64_t pos, struct slu_range *ret);
+/* The range that contains pos. */
+bool slu_ranges_find(const struct slu_ranges *s, uint64_t pos, struct slu_range *ret);
+/* How many of the numbers in [start, end) are in the set. */
+uint64_t slu_ranges_covered(const struct slu_ranges *s, uint64_t start, uint64_t end);
+static inline bool slu_ranges_empty(const struct slu_ranges *s)
+{
+	return !s->root;
+}
+
+/* ------------------------------------------------------------------ simulation */
+
+/*
+ * One task at a time, the next chosen from the seed at every lock, wait, wake, stress point and
+ * yield; time passes only when every task waits. Tasks are real threads that hand a baton round.
+ */
+struct slu_sim;
+
+struct slu_sim *slu_sim_new(uint64_t seed);
+/*
+ * Runs fn(arg) as the first task and returns when it and every task started from it have ended.
+ * 0, or -EDEADLK if every task waits without a deadline: the tasks and what each waits for go to
+ * `report` (may be NULL), and the tasks are left as they are (the process is expected to end).
+ */
+int slu_sim_run(struct slu_sim *sim, void (*fn)(void *), void *arg, FILE *report);
+void slu_sim_free(struct slu_sim *sim);
+/* The simulation this thread belongs to, or NULL. */
+struct slu_sim *slu_sim_current(void);
+/* Of the current simulation: uniform below n, from the seed. */
+uint64_t slu_sim_below(struct slu_sim *sim, uint64_t n);
+
+#endif
