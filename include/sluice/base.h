@@ -107,8 +107,14 @@ enum slu_rank {
 #define SLU_STR(x) SLU_STR1(x)
 #define SLU_HERE __FILE__ ":" SLU_STR(__LINE__)
 
-/* For locks that are a bit in a word (page locks): tell the checker. No-ops in release builds. */
+/*
+ * For locks that are a bit in a word (page locks): tell the checker. No-ops in release builds.
+ * acquire is called before the wait for the lock, so that a deadlock is reported instead of met;
+ * acquired_try after a try that succeeded: a try never waits, so its order is not checked, but the
+ * lock counts as held from then on (the trylocks below do the same).
+ */
 void slu_rank_acquire(enum slu_rank rank, uint64_t order, const void *lock, const char *site);
+void slu_rank_acquired_try(enum slu_rank rank, uint64_t order, const void *lock, const char *site);
 void slu_rank_release(const void *lock);
 
 /*
@@ -135,7 +141,7 @@ struct SLU_CAPABILITY("rwlock") slu_rwlock {
 	pthread_rwlock_t rwlock;
 	uint64_t order;
 	void *sim_writer;
-	unsigned int sim_readers;
+	unsigned int sim_readers, sim_writers_waiting;
 	enum slu_rank rank;
 	const char *name;
 };
@@ -171,19 +177,25 @@ void slu_rwlock_wrunlock(struct slu_rwlock *l) SLU_RELEASE(l);
 #define SLU_NO_DEADLINE UINT64_MAX
 void slu_cond_init(struct slu_cond *c);
 void slu_cond_fini(struct slu_cond *c);
-void slu_cond_wait(struct slu_cond *c, struct slu_mutex *m) SLU_REQUIRES(m);
+void slu_cond_wait_at(struct slu_cond *c, struct slu_mutex *m, const char *site) SLU_REQUIRES(m);
 /* deadline_ns on slu_clock_ns's scale; 0, or -ETIMEDOUT once it has passed. */
-int slu_cond_timedwait(struct slu_cond *c, struct slu_mutex *m, uint64_t deadline_ns) SLU_REQUIRES(m);
+int slu_cond_timedwait_at(struct slu_cond *c, struct slu_mutex *m, uint64_t deadline_ns,
+			  const char *site) SLU_REQUIRES(m);
 void slu_cond_signal(struct slu_cond *c);
 void slu_cond_broadcast(struct slu_cond *c);
+#define slu_cond_wait(c, m) slu_cond_wait_at(c, m, SLU_HERE)
+#define slu_cond_timedwait(c, m, deadline_ns) slu_cond_timedwait_at(c, m, deadline_ns, SLU_HERE)
 
 /*
  * Waiting on a word, for lock bits and states that live in shared memory: sleeps while *word ==
  * expected, until slu_word_wake or the deadline; may return early. Returns 0 or -ETIMEDOUT.
  * wake with nwaiters = INT_MAX wakes all.
  */
-int slu_word_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t deadline_ns);
+int slu_word_wait_at(_Atomic uint32_t *word, uint32_t expected, uint64_t deadline_ns,
+		     const char *site);
 void slu_word_wake(_Atomic uint32_t *word, int nwaiters);
+#define slu_word_wait(word, expected, deadline_ns)                                                 \
+	slu_word_wait_at(word, expected, deadline_ns, SLU_HERE)
 
 /* ------------------------------------------------------------------ threads */
 
@@ -233,8 +245,12 @@ uint64_t slu_alloc_count(void);
 
 /*
  * A named place in a race window. In debug builds a test can hang a function on it (per process,
- * by exact name; NULL removes it); in a simulation every point is a scheduling point. In release
- * builds a point compiles to nothing.
+ * by exact name of at most 63 bytes; NULL removes it); in a simulation every point is a scheduling
+ * point. In release builds a point compiles to nothing.
+ *
+ * set: 0, -ENAMETOOLONG, -ENOSPC (64 points have functions), -EOPNOTSUPP (release build). The
+ * function is called with no lock of base held, and a call under way is not waited for: it may
+ * still run after set has put another in its place.
  */
 #if defined(SLU_STRESS_POINTS)
 #define slu_stress_point(name) slu_stress_point_hit(name)
@@ -289,6 +305,7 @@ struct slu_range_pool {
 	struct slu_mutex lock; /* leaf: the free list */
 	struct slu_range_node *free;
 	uint64_t nfree, ntotal, limit;
+	uint64_t random; /* priorities in the treaps */
 };
 
 struct slu_ranges {
@@ -329,21 +346,50 @@ static inline bool slu_ranges_empty(const struct slu_ranges *s)
 
 /*
  * One task at a time, the next chosen from the seed at every lock, wait, wake, stress point and
- * yield; time passes only when every task waits. Tasks are real threads that hand a baton round.
+ * yield. Tasks are real threads that hand a baton round. Time stands still while a task can go on,
+ * and jumps to the next deadline when none can; where every task that can only yields, it moves
+ * now and then too, so a loop that yields until another task's deadline has passed ends. (A loop
+ * that never calls into base never ends: nobody else runs.)
+ *
+ * What a task does may depend on the seed alone: not on addresses, real time or other threads.
+ * Locks, conditions and words may be made and destroyed outside the simulation, but while it runs
+ * only its tasks may use them.
  */
 struct slu_sim;
 
-struct slu_sim *slu_sim_new(uint64_t seed);
+struct slu_sim *slu_sim_new(uint64_t seed); /* NULL if out of memory */
 /*
  * Runs fn(arg) as the first task and returns when it and every task started from it have ended.
- * 0, or -EDEADLK if every task waits without a deadline: the tasks and what each waits for go to
- * `report` (may be NULL), and the tasks are left as they are (the process is expected to end).
+ * 0, or -EDEADLK if every task waits without a deadline, or -ELOOP past slu_sim_limit: the tasks
+ * and what each waits for and holds go to `report` (may be NULL), and the tasks are left as they
+ * are (the process is expected to end). -EAGAIN or -ENOMEM if the first task cannot be started.
+ * After 0 it may be called again; clock and random numbers go on.
  */
 int slu_sim_run(struct slu_sim *sim, void (*fn)(void *), void *arg, FILE *report);
+/* NULL is fine. After -EDEADLK or -ELOOP the memory stays, since the tasks wait in it. */
 void slu_sim_free(struct slu_sim *sim);
 /* The simulation this thread belongs to, or NULL. */
 struct slu_sim *slu_sim_current(void);
-/* Of the current simulation: uniform below n, from the seed. */
+/*
+ * Uniform below n, from the seed. Called by the current task, or by the thread that made the
+ * simulation while it does not run.
+ */
 uint64_t slu_sim_below(struct slu_sim *sim, uint64_t n);
+
+/*
+ * How wild: at one in n points where a task could go on another is chosen nevertheless (default
+ * 4; 1: at every point; 0: only where a task has to wait). One in n waits for a condition or a
+ * word ends at once without cause (default 64; 0: none).
+ */
+void slu_sim_preempt(struct slu_sim *sim, unsigned int one_in_n);
+void slu_sim_spurious(struct slu_sim *sim, unsigned int one_in_n);
+/* Ends the run with -ELOOP after so many points from now, for tests of what may spin; 0: never. */
+void slu_sim_limit(struct slu_sim *sim, uint64_t max_steps);
+
+uint64_t slu_sim_seed(const struct slu_sim *sim);
+/* Points passed so far. */
+uint64_t slu_sim_steps(const struct slu_sim *sim);
+/* A hash of every choice so far: equal seeds give equal hashes, or something is not replayed. */
+uint64_t slu_sim_trace(const struct slu_sim *sim);
 
 #endif
