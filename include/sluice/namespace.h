@@ -65,7 +65,11 @@ struct slu_inode {
 	uint32_t refs;		     /* requests, pins */
 	uint32_t nopen;		     /* open handles */
 	struct slu_inode *hash_next, *lru_next, *lru_prev, *dirty_next, *dirty_prev;
-	uint64_t readahead_pos;	     /* where the last sequential read ended */
+	/* the fs layer's */
+	_Atomic uint64_t readahead_pos; /* where the last sequential read ended */
+	uint32_t nopen_write;	     /* open handles that may write; under the fs's gate lock, as the next two */
+	uint32_t nwriting;	     /* writes between their segments */
+	bool resizing;		     /* a truncate or fallocate has the file to itself */
 };
 
 struct slu_ns_opts {
@@ -78,6 +82,9 @@ struct slu_ns_opts {
 	bool relatime;		     /* atime is moved at most once a day unless older than mtime */
 	unsigned int max_idle_inodes; /* 0: 16,384 */
 	struct slu_event_sink events;
+	/* Called (under any lock; must not block) when slu_ns_reclaim has something to do. May be NULL. */
+	void (*reclaim_wanted)(void *ctx);
+	void *reclaim_ctx;
 };
 
 int slu_ns_new(const struct slu_ns_opts *opts, struct slu_ns **ret);
