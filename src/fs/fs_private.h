@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of the fs layer share. */
+#ifndef SLUICE_FS_PRIVATE_H
+#define SLUICE_FS_PRIVATE_H
+
+#include "sluice/fs.h"
+
+struct slu_fs_private {
+	struct slu_fs_opts opts;
+	_Atomic bool readonly; /* also fs->readonly; changes at a remount */
+
+	/* gate.c */
+	struct slu_mutex gate_lock; /* leaf: nopen_write, nwriting, resizing of every inode */
+	struct slu_cond gate_free;
+
+	/* housekeep.c */
+	struct slu_thread housekeeper;
+	struct slu_mutex house_lock; /* leaf: the three below */
+	struct slu_cond house_wake;
+	bool house_stop;
+	bool reclaim_wanted;
+	uint64_t reclaim_passes; /* how often reclaim has come to its end; makes waiting for room
+				    end */
+	struct slu_cond house_done;
+};
+
+/* gate.c: one file, many writers or one who changes its layout. No lock held; may wait as ctx says.
+ */
+int gate_enter_write(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode *inode);
+void gate_leave_write(struct slu_fs *fs, struct slu_inode *inode);
+int gate_enter_resize(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode *inode);
+void gate_leave_resize(struct slu_fs *fs, struct slu_inode *inode);
+void gate_open_write(struct slu_fs *fs, struct slu_inode *inode);
+void gate_close_write(struct slu_fs *fs, struct slu_inode *inode);
+bool gate_open_for_write(struct slu_fs *fs, struct slu_inode *inode);
+
+/* housekeep.c */
+int housekeep_start(struct slu_fs *fs);
+void housekeep_stop(struct slu_fs *fs);
+void housekeep_reclaim_wanted(void *fs);
+/*
+ * After -ENOSPC: waits until space that is on its way back (deleted files, pending blocks) has come
+ * back. 0: try again, once. -ENOSPC: nothing was on its way. -EAGAIN: may not wait.
+ */
+int housekeep_make_room(struct slu_fs *fs, struct slu_ctx *ctx);
+
+/* sync.c */
+int fs_sync_inode(struct slu_fs *fs, struct slu_inode *inode, bool datasync);
+
+/* resize.c: with the gate held for resize. */
+int resize_to(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode *inode, uint64_t size);
+
+/*
+ * What to do with a need: waits if it is short or if the context may wait. 0: start over. -EAGAIN
+ * (ctx->need is filled in) or the wait's error: give up.
+ */
+int fs_wait(struct slu_ctx *ctx, struct slu_need *need);
+/* For work that always waits: -EAGAIN unless the context may. */
+int fs_may_wait(struct slu_ctx *ctx, const char *what);
+
+static inline bool fs_readonly(struct slu_fs *fs)
+{
+	return atomic_load_explicit(&fs->p->readonly, memory_order_relaxed);
+}
+
+#endif

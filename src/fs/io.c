@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Reading and writing open files: what surrounds the write path. Checks that are the file's
+ * (append-only, read-only mounts, privileges to be dropped), times, read-ahead, and the second try
+ * when space is on its way back.
+ */
+#include "fs_private.h"
+#include <fcntl.h>
+
+#define READ_AHEAD_PAGES 256u /* one request of the kernel's greatest size */
+
+/* Reads that go on where the last one ended are followed by read-ahead. */
+static unsigned int read_ahead(struct slu_inode *inode, uint64_t pos, uint64_t len)
+{
+	uint64_t expected =
+		atomic_exchange_explicit(&inode->readahead_pos, pos + len, memory_order_relaxed);
+
+	return expected == pos && len >= SLU_BLOCK_SIZE ? READ_AHEAD_PAGES : 0;
+}
+
+int slu_fs_read(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t fh, uint64_t pos,
+		uint64_t len, struct slu_read_vec *ret)
+{
+	struct slu_inode *inode;
+	int err = slu_inode_get(fs->ns, ino, &inode);
+
+	if (err)
+		return err;
+	err = slu_read(&inode->data, fs->bio, pos, len, read_ahead(inode, pos, len), ret);
+	if (!err && !fs_readonly(fs))
+		slu_inode_touch(inode, SLU_TOUCH_ATIME);
+	slu_inode_put(inode);
+	return err;
+}
+
+/* Clears setuid, setgid and file capabilities if the inode has any of them. */
+static int drop_privileges(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode *inode)
+{
+	struct slu_attr attr;
+
+	slu_inode_attr(inode, &attr);
+	if (!(attr.mode & (S_ISUID | S_ISGID)) && !attr.nxattr)
+		return 0;
+	return slu_ns_setattr(fs->ns, ctx, attr.ino, &attr, SLU_SET_KILL_PRIV, &attr);
+}
+
+/*
+ * The write path as often as it takes: short waits are waited for here. On return ret->done bytes
+ * have been written from ret->pos on, whatever the error.
+ */
+static int write_on(struct slu_ctx *ctx, struct slu_inode *inode, struct slu_source *src,
+		    uint64_t pos, uint64_t len, unsigned int flags, struct slu_write_result *ret)
+{
+	struct slu_write_result part;
+	struct slu_need need;
+	int err;
+
+	*ret = (struct slu_write_result){.pos = pos};
+	for (;;) {
+		err = slu_write(&inode->data, src, pos + ret->done, len - ret->done, flags, &part,
+				&need);
+		if (flags & SLU_WRITE_APPEND) {
+			/* the first segment has chosen the place */
+			if (part.done) {
+				pos = ret->pos = part.pos;
+				flags &= ~SLU_WRITE_APPEND;
+			}
+		}
+		ret->done += part.done;
+		if (err != -EAGAIN)
+			return err;
+		err = fs_wait(ctx, &need);
+		if (err)
+			return err;
+	}
+}
+
+static int write_inode(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode *inode,
+		       struct slu_source *src, uint64_t pos, uint64_t len, unsigned int flags,
+		       bool kill_priv, struct slu_write_result *ret)
+{
+	int err = kill_priv ? drop_privileges(fs, ctx, inode) : 0;
+
+	if (err)
+		return err;
+	err = gate_enter_write(fs, ctx, inode);
+	if (err)
+		return err;
+	err = write_on(ctx, inode, src, pos, len, flags, ret);
+	gate_leave_write(fs, inode);
+	/* The kernel keeps the times of what it caches and sets them itself. */
+	if (ret->done && !(flags & SLU_WRITE_KERNEL_CACHE))
+		slu_inode_touch(inode, SLU_TOUCH_MTIME);
+	return err;
+}
+
+int slu_fs_write(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t fh,
+		 struct slu_source *src, uint64_t pos, uint64_t len, unsigned int flags,
+		 bool kill_priv, struct slu_write_result *ret)
+{
+	struct slu_inode *inode;
+	int err;
+
+	*ret = (struct slu_write_result){.pos = pos};
+	if (fs_readonly(fs))
+		return -EROFS;
+	if (pos > INT64_MAX || len > INT64_MAX - pos)
+		return -EFBIG;
+	err = slu_inode_get(fs->ns, ino, &inode);
+	if (err)
+		return err;
+	if (!S_ISREG(inode->attr.mode)) { /* the type never changes */
+		err = -EINVAL;
+		goto put;
+	}
+	err = write_inode(fs, ctx, inode, src, pos, len, flags, kill_priv, ret);
+	if (err == -ENOSPC && !ret->done) {
+		err = housekeep_make_room(fs, ctx);
+		if (!err)
+			err = write_inode(fs, ctx, inode, src, pos, len, flags, false, ret);
+	}
+	if (!err && fs->sync)
+		err = fs_sync_inode(fs, inode, true);
+put:
+	slu_inode_put(inode);
+	return err;
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Opening and closing. An open handle is an entry of the table in the arena; it pins its inode, so
+ * that a file lives on without a name, and carries the cursor of writeback errors.
+ */
+#include "fs_private.h"
+#include <fcntl.h>
+
+static bool for_write(int flags)
+{
+	return (flags & O_ACCMODE) != O_RDONLY;
+}
+
+static int open_allowed(struct slu_fs *fs, const struct slu_attr *attr, int flags)
+{
+	bool writes = for_write(flags) || (flags & O_TRUNC);
+
+	if (writes && fs_readonly(fs))
+		return -EROFS;
+	if (writes && S_ISDIR(attr->mode))
+		return -EISDIR;
+	if (!S_ISREG(attr->mode))
+		return 0;
+	if (writes && (attr->flags & SLU_INODE_IMMUTABLE))
+		return -EPERM;
+	if ((attr->flags & SLU_INODE_APPEND) &&
+	    ((for_write(flags) && !(flags & O_APPEND)) || (flags & O_TRUNC)))
+		return -EPERM;
+	return 0;
+}
+
+int slu_fs_open(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, int flags, uint64_t *ret_fh)
+{
+	struct slu_inode *inode;
+	struct slu_attr attr;
+	uint64_t fh;
+	int err = slu_inode_get(fs->ns, ino, &inode);
+
+	if (err)
+		return err;
+	slu_inode_attr(inode, &attr);
+	err = open_allowed(fs, &attr, flags);
+	if (err)
+		goto put;
+	err = slu_handle_new(fs->cache, ino, flags, &fh);
+	if (err)
+		goto put;
+	slu_handle_get(fs->cache, fh)->error_cursor = slu_aspace_error_sample(&inode->data);
+	if ((flags & O_TRUNC) && S_ISREG(attr.mode)) {
+		err = slu_fs_truncate(fs, ctx, ino, 0, false, &attr);
+		if (err)
+			goto free_handle;
+	}
+	if (for_write(flags))
+		gate_open_write(fs, inode);
+	slu_inode_opened(inode);
+	slu_inode_put(inode);
+	*ret_fh = fh;
+	return 0;
+
+free_handle:
+	slu_handle_free(fs->cache, fh);
+put:
+	slu_inode_put(inode);
+	return err;
+}
+
+void slu_fs_release(struct slu_fs *fs, uint64_t ino, uint64_t fh)
+{
+	struct slu_handle *handle = slu_handle_get(fs->cache, fh);
+	struct slu_inode *inode;
+
+	if (!handle || atomic_load(&handle->ino) != ino)
+		return;
+	uint32_t flags = handle->flags;
+	/* The handle pins the inode, so it is in memory and this cannot fail. */
+	if (slu_inode_get(fs->ns, ino, &inode))
+		return;
+	slu_handle_free(fs->cache, fh);
+	if (for_write((int)flags))
+		gate_close_write(fs, inode);
+	slu_inode_closed(inode);
+	slu_inode_put(inode);
+}

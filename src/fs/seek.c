@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * SEEK_DATA and SEEK_HOLE.
+ *
+ * With the kernel's write-back cache the kernel may hold dirty pages that this side has never seen,
+ * and it does not write them out before it asks. A file that is open for writing (a mapping keeps
+ * it open) is therefore data throughout: a hole is only ever named where nobody can have written.
+ */
+#include "fs_private.h"
+
+int slu_fs_seek(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t pos, int whence,
+		uint64_t *ret)
+{
+	struct slu_inode *inode;
+	bool data = whence == SEEK_DATA;
+	int err;
+
+	if (whence != SEEK_DATA && whence != SEEK_HOLE)
+		return -EINVAL;
+	err = slu_inode_get(fs->ns, ino, &inode);
+	if (err)
+		return err;
+	uint64_t size = slu_aspace_size(&inode->data);
+	if (pos >= size) {
+		err = -ENXIO;
+	} else if (!S_ISREG(inode->attr.mode) ||
+		   (fs->p->opts.kernel_writeback && gate_open_for_write(fs, inode))) {
+		*ret = data ? pos : size;
+	} else {
+		/* Dirty pages are in no record yet: written out first, and then the records say
+		 * all. */
+		if (fs->wb && slu_aspace_dirty(&inode->data)) {
+			err = fs_may_wait(ctx, "dirty pages before a seek");
+			if (!err)
+				err = slu_writeback_range(fs->wb, &inode->data, pos, UINT64_MAX);
+		}
+		if (!err)
+			err = slu_volume_seek(&inode->vol, pos, size, data, NULL, ret);
+	}
+	slu_inode_put(inode);
+	return err;
+}

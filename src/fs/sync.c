@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Durability: fsync of one inode, sync of all, and the drain before a remount read-only.
+ *
+ * The order is always the same: file data is written out and recorded, then times that only memory
+ * has, then one commit that flushes data and records together.
+ */
+#include "fs_private.h"
+
+static uint64_t last_txid(struct slu_inode *inode)
+{
+	slu_mutex_lock(&inode->vol.iomap.lock);
+	uint64_t txid = inode->last_txid;
+	slu_mutex_unlock(&inode->vol.iomap.lock);
+	return txid;
+}
+
+int fs_sync_inode(struct slu_fs *fs, struct slu_inode *inode, bool datasync)
+{
+	uint64_t txid;
+	int err = 0;
+
+	if (S_ISREG(inode->attr.mode) && fs->wb)
+		err = slu_writeback_range(fs->wb, &inode->data, 0, UINT64_MAX);
+	if (err)
+		return err;
+	/* What was written has moved size and extents into the record; datasync leaves the times.
+	 */
+	if (datasync)
+		txid = last_txid(inode);
+	else
+		err = slu_inode_sync_attr(inode, &txid);
+	if (err)
+		return err;
+	return slu_store_commit(fs->store, txid, true);
+}
+
+int slu_fs_fsync(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t fh, bool datasync)
+{
+	struct slu_handle *handle = slu_handle_get(fs->cache, fh);
+	struct slu_inode *inode;
+	int err = fs_may_wait(ctx, "fsync");
+
+	if (err)
+		return err;
+	err = slu_inode_get(fs->ns, ino, &inode);
+	if (err)
+		return err;
+	if (!fs_readonly(fs) || slu_aspace_dirty(&inode->data))
+		err = fs_sync_inode(fs, inode, datasync);
+	/* An error that a retry has healed since is reported all the same, once to each handle. */
+	if (handle && atomic_load(&handle->ino) == ino) {
+		int recorded = slu_aspace_error_check(&inode->data, &handle->error_cursor);
+		if (!err)
+			err = recorded;
+	}
+	slu_inode_put(inode);
+	return err;
+}
+
+int slu_fs_sync(struct slu_fs *fs)
+{
+	int err, more;
+
+	if (!fs->wb) /* mounted read-only */
+		return 0;
+	err = slu_writeback_all(fs->wb);
+	do {
+		more = slu_ns_sync_attrs(fs->ns);
+	} while (more > 0);
+	int commit_err = slu_store_commit(fs->store, slu_store_txid(fs->store), true);
+
+	return err ? err : more < 0 ? more : commit_err;
+}
+
+int slu_fs_set_readonly(struct slu_fs *fs, bool readonly)
+{
+	struct slu_store_info info;
+	int err;
+
+	if (readonly == fs_readonly(fs))
+		return 0;
+	if (!readonly) {
+		slu_store_info(fs->store, &info);
+		if (info.readonly || !fs->wb)
+			return -EROFS;
+		atomic_store(&fs->p->readonly, false);
+		fs->readonly = false;
+		return 0;
+	}
+	/* New changes are refused from here on; what was accepted goes to disk. */
+	atomic_store(&fs->p->readonly, true);
+	fs->readonly = true;
+	err = slu_fs_sync(fs);
+	if (err) {
+		atomic_store(&fs->p->readonly, false);
+		fs->readonly = false;
+	}
+	return err;
+}
+
+void slu_fs_statfs(struct slu_fs *fs, struct slu_statfs *ret)
+{
+	struct slu_space_stat space;
+	struct slu_store_info info;
+
+	slu_space_stat(fs->store, &space);
+	slu_store_info(fs->store, &info);
+	/*
+	 * Inodes are records and share the space: as many as would fit if every free block were
+	 * filled with the smallest of files (record, name, extent) beside one block of data.
+	 */
+	*ret = (struct slu_statfs){
+		.blocks = space.nblocks,
+		.bfree = space.free,
+		.bavail = space.free,
+		.files = space.ninodes + space.free,
+		.ffree = space.free,
+		.fsid = slu_get_le64(info.volume_id),
+	};
+}
