@@ -34,6 +34,7 @@
 #define SLU_BLOCK_SIZE (1u << SLU_BLOCK_SHIFT) /* bytes; a page, a block and a node alike */
 
 #define slu_container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+/* Constants and plain variables: one argument is evaluated twice. */
 #define slu_min(a, b) ((a) < (b) ? (a) : (b))
 #define slu_max(a, b) ((a) > (b) ? (a) : (b))
 #define slu_array_size(a) (sizeof(a) / sizeof((a)[0]))
