@@ -99,15 +99,25 @@ struct slu_iomap_ops {
 
 /*
  * What the owner of an inode does for its backend: every change of extents enters the store in one
- * batch with the inode's record. Called with inode->lock held.
+ * batch with the inode's record. Called with inode->lock held; may not call the backend.
  */
 struct slu_iomap_owner {
-	/* Adds the record as it will be: blocks owned + dblocks, size on disk disk_size. */
+	/*
+	 * Adds the record as it will be: blocks owned + dblocks, size on disk disk_size. From
+	 * complete() disk_size may have been worked out before a truncate: the owner records no more
+	 * than the size of the file.
+	 */
 	void (*put_record)(struct slu_iomap_inode *inode, struct slu_batch *batch, int64_t dblocks,
 			   uint64_t disk_size);
 	/* The batch has been applied in transaction txid: remember the new values. */
 	void (*record_done)(struct slu_iomap_inode *inode, int64_t dblocks, uint64_t disk_size,
 			    uint64_t txid);
+	/*
+	 * The size that the record in the store has. complete() never moves it back, and has nothing to
+	 * record for a MAPPED mapping that does not move it forward. NULL: every complete() records
+	 * what it was given.
+	 */
+	uint64_t (*disk_size)(struct slu_iomap_inode *inode);
 };
 
 /* Common head of every backend's inode; the backend embeds it first. */

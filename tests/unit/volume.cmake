@@ -1,0 +1,2 @@
+slu_unit_test(volume_mem_backend slu_mem_backend)
+target_sources(test_volume_mem_backend PRIVATE unit/volume_conformance.c)
