@@ -1,0 +1,1 @@
+slu_unit_test(units slu_base)
