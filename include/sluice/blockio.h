@@ -24,9 +24,9 @@ enum slu_io_op {
 	SLU_IO_READ,
 	SLU_IO_WRITE,
 	/*
-	 * All writes completed before it was submitted are on stable storage. A flush that failed is
-	 * remembered: the kernel reports a lost page once, so that a second try that "worked" would
-	 * prove nothing, and every later flush of this open image fails with the same error.
+	 * All writes completed before it was submitted are on stable storage. A flush that failed
+	 * is remembered: the kernel reports a lost page once, so that a second try that "worked"
+	 * would prove nothing, and every later flush of this open image fails with the same error.
 	 * Flushes submitted while one is under way share the next one.
 	 */
 	SLU_IO_FLUSH,
@@ -44,7 +44,7 @@ enum slu_io_op {
  */
 struct slu_io {
 	enum slu_io_op op;
-	uint64_t blkno;	  /* first block */
+	uint64_t blkno;   /* first block */
 	uint32_t nblocks; /* READ, WRITE: the sum of the iovecs; DISCARD: the range */
 	struct iovec *iov;
 	int niov; /* at most SLU_IO_MAX_IOV */
@@ -53,8 +53,9 @@ struct slu_io {
 
 	/* Result, valid in and after end_io: 0 or -errno. A short transfer is -EIO, or -ENOSPC for
 	 * a write the host had no room for. Engines go on after a partial transfer themselves.
-	 * Refused before anything is done: -EINVAL for a request that is not of the shape above, -EIO
-	 * for one that reaches beyond info->nblocks, -EROFS for a change of a read-only image. */
+	 * Refused before anything is done: -EINVAL for a request that is not of the shape above,
+	 * -EIO for one that reaches beyond info->nblocks, -EROFS for a change of a read-only image.
+	 */
 	int result;
 
 	/* blockio's, from submit until end_io; nothing in them need be set or cleared. */
@@ -62,7 +63,7 @@ struct slu_io {
 	uint64_t engine[4];
 };
 
-#define SLU_IO_MAX_IOV 1024
+#define SLU_IO_MAX_IOV    1024
 #define SLU_IO_MAX_BLOCKS 1024 /* 4 MiB */
 
 enum slu_blockio_kind { SLU_IMAGE_FILE, SLU_IMAGE_DEVICE, SLU_IMAGE_SIM };
@@ -71,17 +72,18 @@ struct slu_blockio_opts {
 	/* "uring", "threads", "sim", or NULL: sim if `sim` is set, else the best that works */
 	const char *engine;
 	bool readonly;
-	bool buffered;		/* do not even try O_DIRECT */
-	bool create;		/* mkfs: make the file if it is missing (it gets its size by grow) */
-	uint64_t image_offset;	/* bytes, a multiple of 4,096 */
-	uint64_t image_size;	/* bytes from image_offset, the most to use; 0: all there is */
-	struct slu_simdisk *sim; /* engine "sim": the disk to open (not owned) */
+	bool buffered;         /* do not even try O_DIRECT */
+	bool create;           /* mkfs: make the file if it is missing (it gets its size by grow) */
+	uint64_t image_offset; /* bytes, a multiple of 4,096 */
+	uint64_t image_size;   /* bytes from image_offset, the most to use; 0: all there is */
+	struct slu_simdisk *sim;  /* engine "sim": the disk to open (not owned) */
 	unsigned int queue_depth; /* requests in the host's hands at a time; 0: 64 */
 	/*
 	 * The lock: SLU_LOCK_NONE only for a look at something that is never believed.
 	 * Exclusive for writing, shared for reading (several read-only mounts). A busy image is
 	 * waited for until lock_wait_ns have passed; the first time it is found busy, lock_busy is
-	 * called with the holder (pid 0 and "" if not known) so that a tool can say whom it waits for.
+	 * called with the holder (pid 0 and "" if not known) so that a tool can say whom it waits
+	 * for.
 	 */
 	enum slu_image_lock { SLU_LOCK_NONE, SLU_LOCK_SHARED, SLU_LOCK_EXCLUSIVE } lock;
 	uint64_t lock_wait_ns;
@@ -91,14 +93,14 @@ struct slu_blockio_opts {
 
 /* Facts of an open image. */
 struct slu_blockio_info {
-	const char *engine;	    /* the one in use */
+	const char *engine; /* the one in use */
 	enum slu_blockio_kind kind;
 	bool readonly;
-	bool direct;		    /* O_DIRECT is in use */
-	_Atomic bool can_reserve;   /* the host can set blocks aside (fallocate) */
-	const char *fallback;	    /* NULL, or one line: why not io_uring, or why not O_DIRECT */
-	_Atomic uint64_t nblocks;   /* whole blocks from the volume's start to the image's end */
-	uint64_t image_offset;	    /* bytes */
+	bool direct;              /* O_DIRECT is in use */
+	_Atomic bool can_reserve; /* the host can set blocks aside (fallocate) */
+	const char *fallback;     /* NULL, or one line: why not io_uring, or why not O_DIRECT */
+	_Atomic uint64_t nblocks; /* whole blocks from the volume's start to the image's end */
+	uint64_t image_offset;    /* bytes */
 };
 
 struct slu_blockio_stats {
@@ -106,11 +108,13 @@ struct slu_blockio_stats {
 };
 
 /*
- * Opens and locks. Errors: -ENOENT, -EACCES, -EROFS (open for writing denied, try readonly), -EINVAL
- * (offset or size that cannot be), -EBUSY (locked, the wait ran out), -ENOSYS or -EPERM (engine
- * asked for by name is not available), -ENOTBLK (neither file nor block device), other errnos of open(2).
+ * Opens and locks. Errors: -ENOENT, -EACCES, -EROFS (open for writing denied, try readonly),
+ * -EINVAL (offset or size that cannot be), -EBUSY (locked, the wait ran out), -ENOSYS or -EPERM
+ * (engine asked for by name is not available), -ENOTBLK (neither file nor block device), other
+ * errnos of open(2).
  */
-int slu_blockio_open(const char *name, const struct slu_blockio_opts *opts, struct slu_blockio **ret);
+int slu_blockio_open(const char *name, const struct slu_blockio_opts *opts,
+		     struct slu_blockio **ret);
 /* Waits for all I/O; gives up the lock with the descriptor. NULL is allowed. */
 void slu_blockio_close(struct slu_blockio *bio);
 
@@ -119,8 +123,8 @@ struct slu_blockio_stats *slu_blockio_stats(struct slu_blockio *bio);
 
 /*
  * Queues it; end_io tells the rest. Never waits for I/O or for room (requests are chained through
- * io->next until a slot is free) and takes only leaf locks, so any lock but a leaf may be held. What
- * fails at once is completed from within this call.
+ * io->next until a slot is free) and takes only leaf locks, so any lock but a leaf may be held.
+ * What fails at once is completed from within this call.
  */
 void slu_blockio_submit(struct slu_blockio *bio, struct slu_io *io);
 
@@ -139,10 +143,10 @@ int slu_blockio_flush(struct slu_blockio *bio);
  */
 int slu_blockio_reserve(struct slu_blockio *bio, uint64_t blkno, uint64_t nblocks);
 /*
- * Makes the image at least nblocks long (files, never shrinks one), or learns the device's new size;
- * updates info->nblocks, and info->direct where an empty file could not tell at open. -ENOSPC if a
- * device (or opts->image_size) stays smaller than asked, -EFBIG, -EROFS. One call at a time, before
- * the new blocks are used. Durable with the next flush.
+ * Makes the image at least nblocks long (files, never shrinks one), or learns the device's new
+ * size; updates info->nblocks, and info->direct where an empty file could not tell at open. -ENOSPC
+ * if a device (or opts->image_size) stays smaller than asked, -EFBIG, -EROFS. One call at a time,
+ * before the new blocks are used. Durable with the next flush.
  */
 int slu_blockio_grow(struct slu_blockio *bio, uint64_t nblocks);
 
@@ -170,8 +174,8 @@ bool slu_blockio_device_in_use(const char *name);
  */
 struct slu_blockio_engine {
 	const char *name;
-	int (*open)(const char *name, const struct slu_blockio_opts *opts, struct slu_blockio_info *info,
-		    void **ret_state);
+	int (*open)(const char *name, const struct slu_blockio_opts *opts,
+		    struct slu_blockio_info *info, void **ret_state);
 	void (*submit)(void *state, struct slu_io *io);
 	int (*rw_sync)(void *state, enum slu_io_op op, uint64_t blkno, uint32_t nblocks, void *buf);
 	int (*reserve)(void *state, uint64_t blkno, uint64_t nblocks); /* NULL: not supported */
@@ -200,20 +204,22 @@ struct slu_simdisk *slu_simdisk_clone(const struct slu_simdisk *disk);
 /* Which requests a fault hits. Counted from the moment it is set, over matching requests only. */
 struct slu_simdisk_fault {
 	enum slu_io_op op;
-	uint64_t nth;	 /* 1 = the next matching one */
-	uint64_t times;	 /* how many in a row (0 is 1); UINT64_MAX: from then on */
+	uint64_t nth;            /* 1 = the next matching one */
+	uint64_t times;          /* how many in a row (0 is 1); UINT64_MAX: from then on */
 	uint64_t blkno, nblocks; /* only requests that touch this range; nblocks 0: any */
 	enum {
-		SLU_FAULT_ERROR,	/* end_io with `error`, nothing done */
+		SLU_FAULT_ERROR,        /* end_io with `error`, nothing done */
 		SLU_FAULT_SUBMIT_ERROR, /* the same, from within submit */
-		SLU_FAULT_SHORT,	/* the first half is done (2,048 bytes of one block), then `error` */
-		SLU_FAULT_LOST,		/* acknowledged and forgotten; a read leaves its buffer alone */
-		SLU_FAULT_MISDIRECTED,	/* one block further on; at the end of the disk, one back */
-		SLU_FAULT_BITFLIP,	/* one bit is wrong: on disk (a write), in the buffer (a read) */
+		SLU_FAULT_SHORT, /* the first half is done (2,048 bytes of one block), then `error`
+				  */
+		SLU_FAULT_LOST,  /* acknowledged and forgotten; a read leaves its buffer alone */
+		SLU_FAULT_MISDIRECTED, /* one block further on; at the end of the disk, one back */
+		SLU_FAULT_BITFLIP, /* one bit is wrong: on disk (a write), in the buffer (a read) */
 	} kind;
 	int error; /* negative errno; 0: -EIO */
 };
-void slu_simdisk_fault(struct slu_simdisk *disk, const struct slu_simdisk_fault *fault); /* NULL: none */
+void slu_simdisk_fault(struct slu_simdisk *disk,
+		       const struct slu_simdisk_fault *fault); /* NULL: none */
 /* How many requests the fault set last has hit. */
 uint64_t slu_simdisk_fault_hits(struct slu_simdisk *disk);
 /* Every request fails with -EIO from now on (the device is gone), or no longer. */
@@ -259,8 +265,10 @@ struct slu_simdisk_record {
 	uint64_t blkno, nblocks;
 	size_t covers; /* FLUSH: the first `covers` records are durable */
 };
-void slu_simdisk_record_at(const struct slu_simdisk *disk, size_t i, struct slu_simdisk_record *ret);
-struct slu_simdisk *slu_simdisk_replay(const struct slu_simdisk *disk, size_t nrecords, uint64_t seed);
+void slu_simdisk_record_at(const struct slu_simdisk *disk, size_t i,
+			   struct slu_simdisk_record *ret);
+struct slu_simdisk *slu_simdisk_replay(const struct slu_simdisk *disk, size_t nrecords,
+				       uint64_t seed);
 
 /* Direct access for tests: read or write the current contents, no faults, no record. */
 void slu_simdisk_peek(struct slu_simdisk *disk, uint64_t blkno, void *buf);
