@@ -128,7 +128,7 @@ void slu_assert_no_locks(const char *what);
 
 /*
  * Plain locks with a rank. Not recursive. init cannot fail; fini asserts that nobody holds it.
- * The members belong to base.
+ * The members belong to base; `name` is kept, not copied. Unlocked by the thread that locked.
  */
 struct SLU_CAPABILITY("mutex") slu_mutex {
 	pthread_mutex_t mutex;
@@ -206,7 +206,11 @@ struct slu_thread {
 	bool started;
 };
 
-/* name: at most 15 bytes, shown by ps -L. Fails with -EAGAIN or -ENOMEM; signals are blocked in it. */
+/*
+ * name: at most 15 bytes, shown by ps -L. Fails with -EAGAIN or -ENOMEM; signals are blocked in it.
+ * Each thread is joined once, by a thread that holds no ranked lock (asserted in debug builds);
+ * joining what was not started, or is joined, does nothing.
+ */
 int slu_thread_start(struct slu_thread *t, const char *name, void (*fn)(void *), void *arg);
 void slu_thread_join(struct slu_thread *t);
 /* Lets another task run, in a simulation; sched_yield elsewhere. */
@@ -384,6 +388,13 @@ uint64_t slu_sim_below(struct slu_sim *sim, uint64_t n);
  */
 void slu_sim_preempt(struct slu_sim *sim, unsigned int one_in_n);
 void slu_sim_spurious(struct slu_sim *sim, unsigned int one_in_n);
+/*
+ * One in n choices lets the next deadline pass although tasks can go on, so that timers fire in
+ * the middle of operations, as they do on a busy machine (default 0: none; time is then exact).
+ */
+void slu_sim_hurry(struct slu_sim *sim, unsigned int one_in_n);
+/* A line for every switch: step, clock, the task that goes on and what it waited for. NULL: none. */
+void slu_sim_log(struct slu_sim *sim, FILE *log);
 /* Ends the run with -ELOOP after so many points from now, for tests of what may spin; 0: never. */
 void slu_sim_limit(struct slu_sim *sim, uint64_t max_steps);
 

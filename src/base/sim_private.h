@@ -62,6 +62,8 @@ struct slu_sim {
 	uint64_t steps, max_steps;
 	unsigned int preempt;    /* one in n points switches; 0: none */
 	unsigned int spurious;   /* one in n waits ends at once; 0: none */
+	unsigned int hurry;      /* one in n choices lets time pass first; 0: none */
+	FILE *log;               /* every switch goes there; NULL: nowhere */
 	struct sim_task **tasks; /* in the order of their ids */
 	unsigned int ntasks, room, next_id, nlive;
 	struct alloc_fault fault;

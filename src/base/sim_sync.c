@@ -187,6 +187,7 @@ int sim_thread_start(struct slu_thread *t, const char *name, void (*fn)(void *),
 		return err;
 	t->thread = task->thread;
 	t->sim_task = task;
+	/* Set by the caller too, but the new task may look before. */
 	t->started = true;
 	sim_point();
 	return 0;

@@ -35,13 +35,20 @@ int thread_create(pthread_t *thread, void *(*fn)(void *), void *arg)
 	return -err;
 }
 
-static void *thread_main(void *arg)
+/* What every thread runs, a task of a simulation too. */
+static void thread_run(void *arg)
 {
 	struct thread_start start = *(struct thread_start *)arg;
 
 	slu_free(arg);
-	thread_set_name(start.name);
 	start.fn(start.arg);
+	slu_assert_no_locks("the end of its thread");
+}
+
+static void *thread_main(void *arg)
+{
+	thread_set_name(((struct thread_start *)arg)->name);
+	thread_run(arg);
 	return NULL;
 }
 
@@ -51,16 +58,16 @@ int slu_thread_start(struct slu_thread *t, const char *name, void (*fn)(void *),
 	int err;
 
 	*t = (struct slu_thread){0};
-	if (sim_active())
-		return sim_thread_start(t, name, fn, arg);
-
 	start = slu_alloc(sizeof(*start));
 	if (!start)
 		return -ENOMEM;
 	start->fn = fn;
 	start->arg = arg;
 	snprintf(start->name, sizeof(start->name), "%s", name);
-	err = thread_create(&t->thread, thread_main, start);
+	if (sim_active())
+		err = sim_thread_start(t, start->name, thread_run, start);
+	else
+		err = thread_create(&t->thread, thread_main, start);
 	if (err) {
 		slu_free(start);
 		return err;

@@ -4,53 +4,15 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
-#include <string.h>
+#include <stddef.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "sluice/base.h"
+#include "test_base_abort.h"
 
 /* ------------------------------------------------------------------ helpers */
-
-/* Runs fn in a child whose stderr is caught; asserts that it aborts and says every one of says. */
-static void expect_abort(void (*fn)(void), const char *const *says)
-{
-	char out[4096];
-	size_t len = 0;
-	ssize_t n;
-	int fds[2], status;
-	pid_t pid;
-
-	assert_int_equal(pipe(fds), 0);
-	fflush(NULL);
-	pid = fork();
-	assert_true(pid >= 0);
-	if (pid == 0) {
-		setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
-		signal(SIGABRT, SIG_DFL);
-		dup2(fds[1], STDERR_FILENO);
-		fn();
-		_exit(0);
-	}
-	close(fds[1]);
-	while (len < sizeof(out) - 1 && (n = read(fds[0], out + len, sizeof(out) - 1 - len)) > 0)
-		len += (size_t)n;
-	out[len] = '\0';
-	close(fds[0]);
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGABRT)
-		fail_msg("no abort (status 0x%x); it said: %s", status, out);
-	for (; *says; says++) {
-		if (!strstr(out, *says))
-			fail_msg("\"%s\" not in: %s", *says, out);
-	}
-}
-
-#define expect_abort_saying(fn, ...) expect_abort(fn, (const char *const[]){__VA_ARGS__, NULL})
 
 static void need_rank_checks(void)
 {
@@ -62,7 +24,7 @@ static void need_rank_checks(void)
 
 /* ------------------------------------------------------------------ ranks */
 
-static void take_store_then_inode(void)
+static void take_store_then_inode(void) SLU_NO_TSA
 {
 	struct slu_mutex store;
 	struct slu_rwlock inode;
@@ -112,7 +74,7 @@ static void one_rank_must_go_up_in_order(void **state)
 	expect_abort_saying(take_inodes_5_5, "first.c:1", "second.c:2");
 }
 
-static void lock_twice(void)
+static void lock_twice(void) SLU_NO_TSA
 {
 	struct slu_mutex m;
 
@@ -175,7 +137,7 @@ static void many_page_locks_of_one_run_fit(void **state)
 	slu_assert_no_locks("the test");
 }
 
-static void wait_for_need_with_lock(void)
+static void wait_for_need_with_lock(void) SLU_NO_TSA
 {
 	struct slu_mutex m;
 
@@ -184,7 +146,7 @@ static void wait_for_need_with_lock(void)
 	slu_assert_no_locks("a node read");
 }
 
-static void wait_for_cond_with_second_lock(void)
+static void wait_for_cond_with_second_lock(void) SLU_NO_TSA
 {
 	struct slu_mutex a, b;
 	struct slu_cond c;
@@ -197,7 +159,7 @@ static void wait_for_cond_with_second_lock(void)
 	slu_cond_timedwait_at(&c, &b, slu_clock_ns(), "waits.c:8");
 }
 
-static void wait_for_cond_without_mutex(void)
+static void wait_for_cond_without_mutex(void) SLU_NO_TSA
 {
 	struct slu_mutex m;
 	struct slu_cond c;
@@ -211,7 +173,7 @@ static void nobody(void *arg)
 {
 }
 
-static void join_with_lock(void)
+static void join_with_lock(void) SLU_NO_TSA
 {
 	struct slu_mutex m;
 	struct slu_thread t;
@@ -231,7 +193,29 @@ static void waiting_with_a_lock_held_aborts(void **state)
 	expect_abort_saying(join_with_lock, "control", "held.c:3");
 }
 
-static void unlock_not_held(void)
+static void end_with_lock(void *arg) SLU_NO_TSA
+{
+	static struct slu_mutex m;
+
+	slu_mutex_init(&m, SLU_RANK_CONTROL, 0, "control");
+	slu_mutex_lock_at(&m, "held.c:4");
+}
+
+static void start_one_that_ends_with_lock(void)
+{
+	struct slu_thread t;
+
+	slu_thread_start(&t, "ends", end_with_lock, NULL);
+	slu_thread_join(&t);
+}
+
+static void a_thread_that_ends_with_a_lock_held_aborts(void **state)
+{
+	need_rank_checks();
+	expect_abort_saying(start_one_that_ends_with_lock, "the end of its thread", "held.c:4");
+}
+
+static void unlock_not_held(void) SLU_NO_TSA
 {
 	struct slu_mutex m;
 
@@ -245,7 +229,7 @@ static void unlocking_what_is_not_held_aborts(void **state)
 	expect_abort_saying(unlock_not_held, "does not hold");
 }
 
-static void fini_held_mutex(void)
+static void fini_held_mutex(void) SLU_NO_TSA
 {
 	struct slu_mutex m;
 
@@ -254,7 +238,7 @@ static void fini_held_mutex(void)
 	slu_mutex_fini(&m);
 }
 
-static void fini_held_rwlock(void)
+static void fini_held_rwlock(void) SLU_NO_TSA
 {
 	struct slu_rwlock l;
 
@@ -312,7 +296,7 @@ static void a_mutex_keeps_others_out(void **state)
 	slu_mutex_fini(&c.lock);
 }
 
-static void try_mutex(void *arg)
+static void try_mutex(void *arg) SLU_NO_TSA
 {
 	struct counter *c = arg;
 
@@ -321,7 +305,7 @@ static void try_mutex(void *arg)
 		slu_mutex_unlock(&c->lock);
 }
 
-static void trylock_fails_only_while_another_holds_it(void **state)
+static void trylock_fails_only_while_another_holds_it(void **state) SLU_NO_TSA
 {
 	struct slu_thread t;
 	struct counter c = {.value = 7};
@@ -389,7 +373,7 @@ static void a_waiting_writer_goes_before_a_new_reader(void **state)
 	slu_rwlock_fini(&p.lock);
 }
 
-static void try_write(void *arg)
+static void try_write(void *arg) SLU_NO_TSA
 {
 	struct preference *p = arg;
 
@@ -659,6 +643,7 @@ int main(void)
 		cmocka_unit_test(page_bits_are_checked_like_locks),
 		cmocka_unit_test(many_page_locks_of_one_run_fit),
 		cmocka_unit_test(waiting_with_a_lock_held_aborts),
+		cmocka_unit_test(a_thread_that_ends_with_a_lock_held_aborts),
 		cmocka_unit_test(unlocking_what_is_not_held_aborts),
 		cmocka_unit_test(destroying_a_held_lock_aborts),
 		cmocka_unit_test(a_failed_assertion_says_where_in_one_line),

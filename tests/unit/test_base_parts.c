@@ -2,14 +2,12 @@
 /* Allocation and its faults, stress points, needs, clocks and random numbers. */
 #include <setjmp.h>
 #include <stdarg.h>
-#include <string.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include <stddef.h>
 
 #include <cmocka.h>
 
 #include "sluice/base.h"
+#include "test_base_abort.h"
 
 /* ------------------------------------------------------------------ allocation */
 
@@ -203,24 +201,16 @@ static void a_need_answers_what_its_wait_does(void **state)
 	}
 }
 
+static void wait_for_empty_need(void)
+{
+	struct slu_need need = {.wait = NULL};
+
+	slu_need_wait(&need);
+}
+
 static void a_need_that_nobody_filled_in_aborts(void **state)
 {
-	int status;
-	pid_t pid;
-
-	fflush(NULL);
-	pid = fork();
-	assert_true(pid >= 0);
-	if (pid == 0) {
-		struct slu_need need = {.wait = NULL};
-
-		setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
-		close(STDERR_FILENO);
-		slu_need_wait(&need);
-		_exit(0);
-	}
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_true(WIFSIGNALED(status));
+	expect_abort_saying(wait_for_empty_need, "slu_need_wait", "assertion failed");
 }
 
 /* ------------------------------------------------------------------ clocks, random, arithmetic */

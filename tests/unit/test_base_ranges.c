@@ -2,6 +2,7 @@
 /* Ranges against a plain array, and the pool's limits. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <string.h>
 
 #include <cmocka.h>

@@ -3,11 +3,12 @@
 #include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <string.h>
+#include <stddef.h>
 
 #include <cmocka.h>
 
 #include "sluice/base.h"
+#include "test_base_abort.h"
 
 /* Runs fn in a simulation of its own; what slu_sim_run answers. Text of the report in `report`. */
 static int run_reported(uint64_t seed, void (*fn)(void *), void *arg, char *report, size_t size)
@@ -229,7 +230,7 @@ struct guarded {
 	unsigned int tries_failed;
 };
 
-static void guarded_worker(void *arg)
+static void guarded_worker(void *arg) SLU_NO_TSA
 {
 	struct guarded *g = arg;
 
@@ -546,6 +547,71 @@ static void some_waits_end_without_cause_unless_switched_off(void **state)
 	}
 }
 
+struct timer {
+	struct slu_mutex lock;
+	struct slu_cond cond;
+	bool busy, stop;
+	unsigned int in_the_middle, fired;
+};
+
+static void timer_task(void *arg)
+{
+	struct timer *t = arg;
+
+	slu_mutex_lock(&t->lock);
+	while (!t->stop) {
+		if (slu_cond_timedwait(&t->cond, &t->lock, slu_clock_ns() + SLU_NS_PER_SEC)) {
+			t->fired++;
+			t->in_the_middle += t->busy;
+		}
+	}
+	slu_mutex_unlock(&t->lock);
+}
+
+static void timer_main(void *arg)
+{
+	struct timer *t = arg;
+	struct slu_thread thread;
+
+	t->stop = false;
+	start(&thread, "timer", timer_task, t);
+	for (int i = 0; i < 50; i++) {
+		t->busy = true;
+		slu_mutex_lock(&t->lock);
+		slu_mutex_unlock(&t->lock);
+		t->busy = false;
+		slu_sleep_ns(SLU_NS_PER_SEC / 4);
+	}
+	slu_mutex_lock(&t->lock);
+	t->stop = true;
+	slu_cond_signal(&t->cond);
+	slu_mutex_unlock(&t->lock);
+	slu_thread_join(&thread);
+}
+
+static void timers_fire_in_the_middle_of_work_only_in_a_hurry(void **state)
+{
+	for (unsigned int hurry = 0; hurry <= 3; hurry += 3) {
+		struct timer t = {.fired = 0};
+
+		slu_mutex_init(&t.lock, SLU_RANK_LEAF, 0, "timer");
+		slu_cond_init(&t.cond);
+		for (uint64_t seed = 0; seed < 20; seed++) {
+			struct slu_sim *sim = slu_sim_new(seed);
+
+			/* At a time when both are due, either may go first: keep to one of them. */
+			slu_sim_preempt(sim, hurry ? 2 : 0);
+			slu_sim_hurry(sim, hurry);
+			assert_int_equal(slu_sim_run(sim, timer_main, &t, stderr), 0);
+			slu_sim_free(sim);
+		}
+		assert_true(t.fired > 0);
+		assert_int_equal(t.in_the_middle > 0, hurry > 0);
+		slu_cond_fini(&t.cond);
+		slu_mutex_fini(&t.lock);
+	}
+}
+
 /* ------------------------------------------------------------------ deadlocks */
 
 struct knot {
@@ -561,7 +627,7 @@ static void knot_waiter(void *arg)
 	slu_mutex_unlock(&k->lock);
 }
 
-static void knot_main(void *arg)
+static void knot_main(void *arg) SLU_NO_TSA
 {
 	struct knot *k = arg;
 	struct slu_thread thread;
@@ -593,33 +659,6 @@ static void a_deadlock_is_found_and_every_task_named(void **state)
 	assert_non_null(strstr(report, "holds leaf 0 \"the knot\" (holder.c:1)"));
 #endif
 }
-
-static void spin_main(void *arg)
-{
-	for (;;)
-		slu_yield();
-}
-
-static void a_limit_ends_what_spins(void **state)
-{
-	struct slu_sim *sim = slu_sim_new(1);
-
-	slu_sim_limit(sim, 10000);
-	assert_int_equal(slu_sim_run(sim, spin_main, NULL, NULL), -ELOOP);
-	assert_in_range(slu_sim_steps(sim), 10000, 10010);
-	slu_sim_free(sim);
-}
-
-static void a_deadline_anywhere_is_no_deadlock(void **state)
-{
-	struct timed t;
-
-	timed_init(&t);
-	assert_int_equal(run(1, timed_main, &t), 0);
-	timed_fini(&t);
-}
-
-/* ------------------------------------------------------------------ lost wakeups */
 
 /* One task waits for a flag that another sets; wrong: it looks at the flag before it has the lock.
  */
@@ -660,6 +699,90 @@ static void flag_main(void *arg)
 	}
 	slu_thread_join(&thread);
 }
+
+static void take_in_wrong_order(void *arg) SLU_NO_TSA
+{
+	struct slu_mutex store, space;
+
+	slu_mutex_init(&store, SLU_RANK_STORE, 0, "store");
+	slu_mutex_init(&space, SLU_RANK_SPACE, 0, "space");
+	slu_mutex_lock_at(&store, "outer.c:1");
+	slu_mutex_lock_at(&space, "inner.c:2");
+}
+
+static void assert_wrongly(void *arg)
+{
+	slu_sleep_ns(77);
+	slu_assert(!"so");
+}
+
+static void run_wrong_order(void)
+{
+	slu_sim_run(slu_sim_new(4711), take_in_wrong_order, NULL, NULL);
+}
+
+static void run_wrong_assertion(void)
+{
+	slu_sim_run(slu_sim_new(4711), assert_wrongly, NULL, NULL);
+}
+
+static void what_aborts_in_a_task_names_the_seed(void **state)
+{
+	expect_abort_saying(run_wrong_assertion, "seed 4711", "task 1 \"main\"", "1000000077 ns",
+			    "so");
+#ifdef SLU_DEBUG_LOCKS
+	expect_abort_saying(run_wrong_order, "seed 4711", "outer.c:1", "inner.c:2");
+#else
+	(void)run_wrong_order;
+#endif
+}
+
+static void the_log_has_a_line_for_every_switch(void **state)
+{
+	static char text[1 << 20];
+	struct slu_sim *sim = slu_sim_new(1);
+	FILE *f = fmemopen(text, sizeof(text), "w");
+	struct flag flag = {.set = false};
+
+	slu_mutex_init(&flag.lock, SLU_RANK_LEAF, 0, "flag");
+	slu_cond_init(&flag.cond);
+	slu_sim_preempt(sim, 1);
+	slu_sim_log(sim, f);
+	assert_int_equal(slu_sim_run(sim, flag_main, &flag, stderr), 0);
+	fclose(f);
+	slu_sim_free(sim);
+	assert_non_null(strstr(text, "1 main "));
+	assert_non_null(strstr(text, "2 setter "));
+	slu_cond_fini(&flag.cond);
+	slu_mutex_fini(&flag.lock);
+}
+
+static void spin_main(void *arg)
+{
+	for (;;)
+		slu_yield();
+}
+
+static void a_limit_ends_what_spins(void **state)
+{
+	struct slu_sim *sim = slu_sim_new(1);
+
+	slu_sim_limit(sim, 10000);
+	assert_int_equal(slu_sim_run(sim, spin_main, NULL, NULL), -ELOOP);
+	assert_in_range(slu_sim_steps(sim), 10000, 10010);
+	slu_sim_free(sim);
+}
+
+static void a_deadline_anywhere_is_no_deadlock(void **state)
+{
+	struct timed t;
+
+	timed_init(&t);
+	assert_int_equal(run(1, timed_main, &t), 0);
+	timed_fini(&t);
+}
+
+/* ------------------------------------------------------------------ lost wakeups */
 
 static void some_seed_finds_a_lost_wakeup_and_none_blames_the_right_program(void **state)
 {
@@ -826,12 +949,14 @@ static void fault_main(void *arg)
 	struct slu_thread thread;
 	bool failed = false;
 
-	slu_alloc_fail_nth(2);
+	slu_alloc_fail_nth(3);
 	slu_free(slu_alloc(1));
-	start(&thread, "fault", fault_task, &failed);
+	start(&thread, "fault", fault_task, &failed); /* the second */
 	slu_thread_join(&thread);
 	slu_assert(failed);
-	slu_assert(slu_alloc_count() == 2);
+	slu_assert(slu_alloc_count() == 3);
+	slu_alloc_fail_nth(1);
+	slu_assert(slu_thread_start(&thread, "none", fault_task, &failed) == -ENOMEM);
 }
 
 static void allocation_faults_count_all_tasks_of_a_simulation(void **state)
@@ -894,6 +1019,8 @@ static void long_runs_are_possible(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		/* First: TSan wants no thread before a fork whose child starts some. */
+		cmocka_unit_test(what_aborts_in_a_task_names_the_seed),
 		cmocka_unit_test(the_same_seed_gives_the_same_run),
 		cmocka_unit_test(other_seeds_give_other_runs),
 		cmocka_unit_test(two_simulations_at_once_do_not_disturb_each_other),
@@ -906,7 +1033,9 @@ int main(void)
 		cmocka_unit_test(waits_end_exactly_at_their_deadline),
 		cmocka_unit_test(a_loop_that_yields_until_a_deadline_of_another_task_ends),
 		cmocka_unit_test(some_waits_end_without_cause_unless_switched_off),
+		cmocka_unit_test(timers_fire_in_the_middle_of_work_only_in_a_hurry),
 		cmocka_unit_test(a_deadlock_is_found_and_every_task_named),
+		cmocka_unit_test(the_log_has_a_line_for_every_switch),
 		cmocka_unit_test(a_limit_ends_what_spins),
 		cmocka_unit_test(a_deadline_anywhere_is_no_deadlock),
 		cmocka_unit_test(some_seed_finds_a_lost_wakeup_and_none_blames_the_right_program),
