@@ -1,0 +1,1 @@
+slu_unit_test(blockio_engines slu_blockio)
