@@ -1,1 +1,2 @@
 slu_unit_test(blockio_engines slu_blockio)
+slu_unit_test(blockio_image slu_blockio)
