@@ -31,12 +31,12 @@
 /* ------------------------------------------------------------------ small helpers */
 
 #define SLU_BLOCK_SHIFT 12
-#define SLU_BLOCK_SIZE (1u << SLU_BLOCK_SHIFT) /* bytes; a page, a block and a node alike */
+#define SLU_BLOCK_SIZE  (1u << SLU_BLOCK_SHIFT) /* bytes; a page, a block and a node alike */
 
 #define slu_container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 /* Constants and plain variables: one argument is evaluated twice. */
-#define slu_min(a, b) ((a) < (b) ? (a) : (b))
-#define slu_max(a, b) ((a) > (b) ? (a) : (b))
+#define slu_min(a, b)     ((a) < (b) ? (a) : (b))
+#define slu_max(a, b)     ((a) > (b) ? (a) : (b))
 #define slu_array_size(a) (sizeof(a) / sizeof((a)[0]))
 
 static inline uint64_t slu_round_up(uint64_t n, uint64_t to)
@@ -60,10 +60,10 @@ static inline uint64_t slu_bytes_to_blocks(uint64_t len)
  * invariant writes the damage to disk. Never used on anything that came from FUSE, from the disk
  * or from a socket.
  */
-#define slu_assert(cond)                                                                           \
-	do {                                                                                       \
-		if (__builtin_expect(!(cond), 0))                                                  \
-			slu_assert_failed(#cond, __FILE__, __LINE__, __func__);                    \
+#define slu_assert(cond)                                                        \
+	do {                                                                    \
+		if (__builtin_expect(!(cond), 0))                               \
+			slu_assert_failed(#cond, __FILE__, __LINE__, __func__); \
 	} while (0)
 _Noreturn void slu_assert_failed(const char *cond, const char *file, int line, const char *func);
 
@@ -74,15 +74,15 @@ _Noreturn void slu_assert_failed(const char *cond, const char *file, int line, c
 #else
 #define SLU_TS(x)
 #endif
-#define SLU_CAPABILITY(name) SLU_TS(capability(name))
-#define SLU_ACQUIRE(...) SLU_TS(acquire_capability(__VA_ARGS__))
-#define SLU_ACQUIRE_SHARED(...) SLU_TS(acquire_shared_capability(__VA_ARGS__))
-#define SLU_RELEASE(...) SLU_TS(release_capability(__VA_ARGS__))
-#define SLU_RELEASE_SHARED(...) SLU_TS(release_shared_capability(__VA_ARGS__))
-#define SLU_TRY_ACQUIRE(...) SLU_TS(try_acquire_capability(__VA_ARGS__))
-#define SLU_REQUIRES(...) SLU_TS(requires_capability(__VA_ARGS__))
+#define SLU_CAPABILITY(name)     SLU_TS(capability(name))
+#define SLU_ACQUIRE(...)         SLU_TS(acquire_capability(__VA_ARGS__))
+#define SLU_ACQUIRE_SHARED(...)  SLU_TS(acquire_shared_capability(__VA_ARGS__))
+#define SLU_RELEASE(...)         SLU_TS(release_capability(__VA_ARGS__))
+#define SLU_RELEASE_SHARED(...)  SLU_TS(release_shared_capability(__VA_ARGS__))
+#define SLU_TRY_ACQUIRE(...)     SLU_TS(try_acquire_capability(__VA_ARGS__))
+#define SLU_REQUIRES(...)        SLU_TS(requires_capability(__VA_ARGS__))
 #define SLU_REQUIRES_SHARED(...) SLU_TS(requires_shared_capability(__VA_ARGS__))
-#define SLU_NO_TSA SLU_TS(no_thread_safety_analysis)
+#define SLU_NO_TSA               SLU_TS(no_thread_safety_analysis)
 
 /* ------------------------------------------------------------------ lock ranks */
 
@@ -94,19 +94,19 @@ _Noreturn void slu_assert_failed(const char *cond, const char *file, int line, c
  * presets): a violation prints both sites and aborts.
  */
 enum slu_rank {
-	SLU_RANK_CONTROL = 10,	/* daemon and control state */
-	SLU_RANK_INODE = 20,	/* one inode's rwlock; order = inode number */
-	SLU_RANK_PAGE = 30,	/* one page's lock bit; order = page index */
-	SLU_RANK_EXTENTS = 40,	/* one inode's delalloc and in-flight ranges */
-	SLU_RANK_SPACE = 50,	/* free blocks and reservations of a volume */
-	SLU_RANK_STORE = 60,	/* the tree and the open transaction */
-	SLU_RANK_LEAF = 90,	/* short locks under which no other lock is taken */
+	SLU_RANK_CONTROL = 10, /* daemon and control state */
+	SLU_RANK_INODE = 20,   /* one inode's rwlock; order = inode number */
+	SLU_RANK_PAGE = 30,    /* one page's lock bit; order = page index */
+	SLU_RANK_EXTENTS = 40, /* one inode's delalloc and in-flight ranges */
+	SLU_RANK_SPACE = 50,   /* free blocks and reservations of a volume */
+	SLU_RANK_STORE = 60,   /* the tree and the open transaction */
+	SLU_RANK_LEAF = 90,    /* short locks under which no other lock is taken */
 };
 
 /* A place in the source, for lock reports. */
 #define SLU_STR1(x) #x
-#define SLU_STR(x) SLU_STR1(x)
-#define SLU_HERE __FILE__ ":" SLU_STR(__LINE__)
+#define SLU_STR(x)  SLU_STR1(x)
+#define SLU_HERE    __FILE__ ":" SLU_STR(__LINE__)
 
 /*
  * For locks that are a bit in a word (page locks): tell the checker. No-ops in release builds.
@@ -156,7 +156,7 @@ void slu_mutex_fini(struct slu_mutex *m);
 void slu_mutex_lock_at(struct slu_mutex *m, const char *site) SLU_ACQUIRE(m);
 bool slu_mutex_trylock_at(struct slu_mutex *m, const char *site) SLU_TRY_ACQUIRE(true, m);
 void slu_mutex_unlock(struct slu_mutex *m) SLU_RELEASE(m);
-#define slu_mutex_lock(m) slu_mutex_lock_at(m, SLU_HERE)
+#define slu_mutex_lock(m)    slu_mutex_lock_at(m, SLU_HERE)
 #define slu_mutex_trylock(m) slu_mutex_trylock_at(m, SLU_HERE)
 
 /* Writers are preferred: a stream of readers does not starve one. */
@@ -167,8 +167,8 @@ void slu_rwlock_wrlock_at(struct slu_rwlock *l, const char *site) SLU_ACQUIRE(l)
 bool slu_rwlock_trywrlock_at(struct slu_rwlock *l, const char *site) SLU_TRY_ACQUIRE(true, l);
 void slu_rwlock_rdunlock(struct slu_rwlock *l) SLU_RELEASE_SHARED(l);
 void slu_rwlock_wrunlock(struct slu_rwlock *l) SLU_RELEASE(l);
-#define slu_rwlock_rdlock(l) slu_rwlock_rdlock_at(l, SLU_HERE)
-#define slu_rwlock_wrlock(l) slu_rwlock_wrlock_at(l, SLU_HERE)
+#define slu_rwlock_rdlock(l)    slu_rwlock_rdlock_at(l, SLU_HERE)
+#define slu_rwlock_wrlock(l)    slu_rwlock_wrlock_at(l, SLU_HERE)
 #define slu_rwlock_trywrlock(l) slu_rwlock_trywrlock_at(l, SLU_HERE)
 
 /*
@@ -184,7 +184,7 @@ int slu_cond_timedwait_at(struct slu_cond *c, struct slu_mutex *m, uint64_t dead
 			  const char *site) SLU_REQUIRES(m);
 void slu_cond_signal(struct slu_cond *c);
 void slu_cond_broadcast(struct slu_cond *c);
-#define slu_cond_wait(c, m) slu_cond_wait_at(c, m, SLU_HERE)
+#define slu_cond_wait(c, m)                   slu_cond_wait_at(c, m, SLU_HERE)
 #define slu_cond_timedwait(c, m, deadline_ns) slu_cond_timedwait_at(c, m, deadline_ns, SLU_HERE)
 
 /*
@@ -195,7 +195,7 @@ void slu_cond_broadcast(struct slu_cond *c);
 int slu_word_wait_at(_Atomic uint32_t *word, uint32_t expected, uint64_t deadline_ns,
 		     const char *site);
 void slu_word_wake(_Atomic uint32_t *word, int nwaiters);
-#define slu_word_wait(word, expected, deadline_ns)                                                 \
+#define slu_word_wait(word, expected, deadline_ns) \
 	slu_word_wait_at(word, expected, deadline_ns, SLU_HERE)
 
 /* ------------------------------------------------------------------ threads */
@@ -220,11 +220,11 @@ void slu_sleep_ns(uint64_t ns);
 /* ------------------------------------------------------------------ clock and random numbers */
 
 #define SLU_NS_PER_SEC 1000000000ull
-#define SLU_NS_PER_MS 1000000ull
+#define SLU_NS_PER_MS  1000000ull
 
-uint64_t slu_clock_ns(void);		  /* monotonic */
+uint64_t slu_clock_ns(void);              /* monotonic */
 struct timespec slu_clock_realtime(void); /* for time stamps of inodes */
-uint64_t slu_random(void);		  /* getrandom(2), or the simulation's seed */
+uint64_t slu_random(void);                /* getrandom(2), or the simulation's seed */
 
 /* ------------------------------------------------------------------ data-path allocation */
 
@@ -283,7 +283,7 @@ int slu_stress_point_set(const char *name, void (*fn)(void *ctx), void *ctx);
  */
 struct slu_need {
 	int (*wait)(struct slu_need *need); /* 0: try again; else the operation's error */
-	const char *what;		    /* for debugging: "node read", "cache pages", … */
+	const char *what;                   /* for debugging: "node read", "cache pages", … */
 	void *owner;
 	uint64_t arg[2];
 	bool slow;
@@ -298,7 +298,8 @@ int slu_need_wait(struct slu_need *need);
  * A set of disjoint half-open ranges of uint64_t, each with a 64-bit value, kept in order and found
  * in logarithmic time (an intrusive treap). Neighbours that touch are joined if their values are
  * equal and SLU_RANGES_JOIN was given. Nodes come from a pool that several sets may share and that
- * is filled beforehand where an insertion may not fail. No locking: the owner of the set has a lock.
+ * is filled beforehand where an insertion may not fail. No locking: the owner of the set has a
+ * lock.
  */
 struct slu_range {
 	uint64_t start, end; /* [start, end) */
@@ -307,7 +308,8 @@ struct slu_range {
 
 struct slu_range_node;
 struct slu_range_pool {
-	struct slu_mutex lock; /* leaf: the free list */
+	/* For the free list. After every other leaf lock, so sets may live under one of those. */
+	struct slu_mutex lock;
 	struct slu_range_node *free;
 	uint64_t nfree, ntotal, limit;
 	uint64_t random; /* priorities in the treaps */
@@ -316,7 +318,7 @@ struct slu_range_pool {
 struct slu_ranges {
 	struct slu_range_node *root;
 	struct slu_range_pool *pool;
-	uint64_t count;	 /* ranges */
+	uint64_t count;  /* ranges */
 	uint64_t weight; /* sum of their lengths */
 	bool join;
 };
@@ -393,7 +395,7 @@ void slu_sim_spurious(struct slu_sim *sim, unsigned int one_in_n);
  * the middle of operations, as they do on a busy machine (default 0: none; time is then exact).
  */
 void slu_sim_hurry(struct slu_sim *sim, unsigned int one_in_n);
-/* A line for every switch: step, clock, the task that goes on and what it waited for. NULL: none. */
+/* A line for every switch: step, clock, who goes on and what it waited for. NULL: no log. */
 void slu_sim_log(struct slu_sim *sim, FILE *log);
 /* Ends the run with -ELOOP after so many points from now, for tests of what may spin; 0: never. */
 void slu_sim_limit(struct slu_sim *sim, uint64_t max_steps);
