@@ -109,7 +109,7 @@ int slu_fs_write(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t 
 	err = slu_inode_get(fs->ns, ino, &inode);
 	if (err)
 		return err;
-	if (!S_ISREG(inode->attr.mode)) { /* the type never changes */
+	if (!S_ISREG(inode->type)) {
 		err = -EINVAL;
 		goto put;
 	}

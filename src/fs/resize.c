@@ -69,7 +69,7 @@ static int step_remove_blocks(struct slu_inode *inode, void *arg, struct slu_nee
 	struct range *r = arg;
 	struct slu_iomap_inode *iomap = &inode->vol.iomap;
 
-	return iomap->ops->remove(iomap, r->pos, r->end - r->pos, inode->data.disk_size, need);
+	return iomap->ops->remove(iomap, r->pos, r->end - r->pos, SLU_DISK_SIZE_KEEP, need);
 }
 
 /*
@@ -200,7 +200,8 @@ int slu_fs_truncate(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64
 	if (err)
 		goto put;
 	if (kill_priv) {
-		err = slu_ns_setattr(fs->ns, ctx, ino, &inode->attr, SLU_SET_KILL_PRIV, ret);
+		slu_inode_attr(inode, ret);
+		err = slu_ns_setattr(fs->ns, ctx, ino, ret, SLU_SET_KILL_PRIV, ret);
 		if (err)
 			goto put;
 	}
@@ -222,14 +223,14 @@ static int step_prealloc(struct slu_inode *inode, void *arg, struct slu_need *ne
 {
 	struct range *r = arg;
 
-	return slu_volume_prealloc(&inode->vol, &r->pos, r->end, inode->data.disk_size, need);
+	return slu_volume_prealloc(&inode->vol, &r->pos, r->end, SLU_DISK_SIZE_KEEP, need);
 }
 
 static int step_zero_blocks(struct slu_inode *inode, void *arg, struct slu_need *need)
 {
 	struct range *r = arg;
 
-	return slu_volume_zero_range(&inode->vol, &r->pos, r->end, inode->data.disk_size, need);
+	return slu_volume_zero_range(&inode->vol, &r->pos, r->end, SLU_DISK_SIZE_KEEP, need);
 }
 
 /* Pages and edges of [pos, end) become zeros; *inner is the part that is whole blocks. */

@@ -23,7 +23,7 @@ int slu_fs_seek(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t p
 	uint64_t size = slu_aspace_size(&inode->data);
 	if (pos >= size) {
 		err = -ENXIO;
-	} else if (!S_ISREG(inode->attr.mode) ||
+	} else if (!S_ISREG(inode->type) ||
 		   (fs->p->opts.kernel_writeback && gate_open_for_write(fs, inode))) {
 		*ret = data ? pos : size;
 	} else {

@@ -20,7 +20,7 @@ int fs_sync_inode(struct slu_fs *fs, struct slu_inode *inode, bool datasync)
 	uint64_t txid;
 	int err = 0;
 
-	if (S_ISREG(inode->attr.mode) && fs->wb)
+	if (S_ISREG(inode->type) && fs->wb)
 		err = slu_writeback_range(fs->wb, &inode->data, 0, UINT64_MAX);
 	if (err)
 		return err;
@@ -73,10 +73,16 @@ int slu_fs_sync(struct slu_fs *fs)
 	return err ? err : more < 0 ? more : commit_err;
 }
 
+static void allow_changes(struct slu_fs *fs, bool allow)
+{
+	atomic_store(&fs->p->readonly, !allow);
+	fs->readonly = !allow;
+	slu_ns_set_readonly(fs->ns, !allow);
+}
+
 int slu_fs_set_readonly(struct slu_fs *fs, bool readonly)
 {
 	struct slu_store_info info;
-	int err;
 
 	if (readonly == fs_readonly(fs))
 		return 0;
@@ -84,18 +90,14 @@ int slu_fs_set_readonly(struct slu_fs *fs, bool readonly)
 		slu_store_info(fs->store, &info);
 		if (info.readonly || !fs->wb)
 			return -EROFS;
-		atomic_store(&fs->p->readonly, false);
-		fs->readonly = false;
+		allow_changes(fs, true);
 		return 0;
 	}
 	/* New changes are refused from here on; what was accepted goes to disk. */
-	atomic_store(&fs->p->readonly, true);
-	fs->readonly = true;
-	err = slu_fs_sync(fs);
-	if (err) {
-		atomic_store(&fs->p->readonly, false);
-		fs->readonly = false;
-	}
+	allow_changes(fs, false);
+	int err = slu_fs_sync(fs);
+	if (err)
+		allow_changes(fs, true);
 	return err;
 }
 
