@@ -1,2 +1,3 @@
 slu_unit_test(blockio_engines slu_blockio)
 slu_unit_test(blockio_image slu_blockio)
+slu_unit_test(blockio_sim slu_blockio)
