@@ -26,6 +26,12 @@ enum slu_iomap_type {
 
 #define SLU_IOMAP_MAX_PAGES 1024u /* the most one mapping covers: 4 MiB */
 
+/*
+ * As disk_size: the size that the record has at that moment stays. For punch and fallocate, since a
+ * complete() elsewhere in the file may move it on until the verb has taken inode->lock.
+ */
+#define SLU_DISK_SIZE_KEEP UINT64_MAX
+
 struct slu_iomap {
 	uint64_t pos, len;	  /* bytes */
 	uint64_t blkno;		  /* block of pos's page; 0 for HOLE and for DELALLOC before allocate */
@@ -91,7 +97,8 @@ struct slu_iomap_ops {
 	 * under writeback. The caller holds the inode rwlock exclusive throughout, or the inode has no
 	 * other user. Does a bounded amount of work: returns 1 if there is more to do (call again,
 	 * locks may be dropped between, the caller keeps users out), 0 when done, or -EIO, -EAGAIN.
-	 * The owner's record goes along in every batch with disk_size.
+	 * The owner's record goes along in every batch with disk_size. Reservations in the range are
+	 * given back even if it then fails.
 	 */
 	int (*remove)(struct slu_iomap_inode *inode, uint64_t pos, uint64_t len, uint64_t disk_size,
 		      struct slu_need *need);
@@ -115,7 +122,7 @@ struct slu_iomap_owner {
 	/*
 	 * The size that the record in the store has. complete() never moves it back, and has nothing to
 	 * record for a MAPPED mapping that does not move it forward. NULL: every complete() records
-	 * what it was given.
+	 * what it was given, and SLU_DISK_SIZE_KEEP reaches the owner as it is.
 	 */
 	uint64_t (*disk_size)(struct slu_iomap_inode *inode);
 };

@@ -431,6 +431,8 @@ static void record_done(struct slu_mem_inode *mi, int64_t dblocks, uint64_t disk
 	struct slu_iomap_inode *inode = &mi->iomap;
 	uint64_t txid;
 
+	if (disk_size == SLU_DISK_SIZE_KEEP)
+		disk_size = mi->disk_size;
 	mi->disk_size = disk_size;
 	slu_mutex_lock(&mi->mem->lock);
 	txid = ++mi->mem->txid;
