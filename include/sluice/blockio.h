@@ -108,10 +108,10 @@ struct slu_blockio_stats {
 };
 
 /*
- * Opens and locks. Errors: -ENOENT, -EACCES, -EROFS (open for writing denied, try readonly),
- * -EINVAL (offset or size that cannot be), -EBUSY (locked, the wait ran out), -ENOSYS or -EPERM
- * (engine asked for by name is not available), -ENOTBLK (neither file nor block device), other
- * errnos of open(2).
+ * Opens and locks; starts the engine's threads, so a daemon forks before. Errors: -ENOENT, -EACCES,
+ * -EROFS (open for writing denied, try readonly), -EINVAL (offset or size that cannot be), -EBUSY
+ * (locked, the wait ran out), -ENOSYS or -EPERM (engine asked for by name is not available),
+ * -ENOTBLK (neither file nor block device), other errnos of open(2).
  */
 int slu_blockio_open(const char *name, const struct slu_blockio_opts *opts,
 		     struct slu_blockio **ret);

@@ -18,20 +18,21 @@
  * Without delays everything waiting is due, and the seed chooses; with them the earliest goes
  * first.
  */
-static struct slu_io *take_due(struct simopen *so, uint64_t *ret_due) SLU_REQUIRES(&so->disk->lock)
+static struct slu_io *take_due(struct slu_simdisk *disk, struct simopen *so, uint64_t *ret_due)
+	SLU_REQUIRES(&disk->lock)
 {
 	struct slu_io *before_pick = NULL, *pick = NULL, *prev = NULL;
 	uint64_t now = slu_clock_ns(), ties = 0;
 
 	for (struct slu_io *io = so->queue.head; io; prev = io, io = io->next) {
-		uint64_t due = slu_max(io->engine[SIM_SLOT_DUE], so->disk->latency_ns ? 0 : now);
+		uint64_t due = slu_max(io->engine[SIM_SLOT_DUE], disk->latency_ns ? 0 : now);
 
 		if (pick && due > *ret_due)
 			continue;
 		if (!pick || due < *ret_due)
 			ties = 0;
 		*ret_due = due;
-		if (simrng_below(&so->disk->rng, ++ties))
+		if (simrng_below(&disk->rng, ++ties))
 			continue;
 		pick = io;
 		before_pick = prev;
@@ -55,7 +56,7 @@ static void sim_thread(void *arg)
 	slu_mutex_lock(&disk->lock);
 	while (!so->stop || so->queue.head) {
 		uint64_t due = SLU_NO_DEADLINE;
-		struct slu_io *io = take_due(so, &due);
+		struct slu_io *io = take_due(disk, so, &due);
 		int result;
 
 		if (!io) {
@@ -194,9 +195,10 @@ static void sim_unlock(struct simopen *so)
 	slu_mutex_unlock(&so->disk->lock);
 }
 
-static uint64_t usable_blocks(const struct simopen *so) SLU_REQUIRES(&so->disk->lock)
+static uint64_t usable_blocks(const struct slu_simdisk *disk, const struct simopen *so)
+	SLU_REQUIRES(&disk->lock)
 {
-	uint64_t n = so->disk->nblocks - slu_min(so->disk->nblocks, so->offset);
+	uint64_t n = disk->nblocks - slu_min(disk->nblocks, so->offset);
 
 	return so->limit ? slu_min(n, so->limit) : n;
 }
@@ -221,7 +223,7 @@ static int sim_open(const char *name, const struct slu_blockio_opts *opts,
 	if (err)
 		goto free_state;
 	slu_mutex_lock(&disk->lock);
-	nblocks = usable_blocks(so);
+	nblocks = usable_blocks(disk, so);
 	so->inline_io = disk->inline_io;
 	err = so->offset > disk->nblocks && !opts->create ? -EINVAL : 0;
 	slu_mutex_unlock(&disk->lock);
@@ -263,33 +265,35 @@ static void sim_close(void *state)
 static int sim_reserve(void *state, uint64_t blkno, uint64_t nblocks)
 {
 	struct simopen *so = state;
+	struct slu_simdisk *disk = so->disk;
 	int err;
 
-	slu_mutex_lock(&so->disk->lock);
-	if (so->disk->gone || so->cut)
+	slu_mutex_lock(&disk->lock);
+	if (disk->gone || so->cut)
 		err = -EIO;
 	else
-		err = simdisk_back(so->disk, so->offset + blkno, nblocks);
-	slu_mutex_unlock(&so->disk->lock);
+		err = simdisk_back(disk, so->offset + blkno, nblocks);
+	slu_mutex_unlock(&disk->lock);
 	return err;
 }
 
 static int sim_grow(void *state, uint64_t nblocks, uint64_t *ret_nblocks)
 {
 	struct simopen *so = state;
+	struct slu_simdisk *disk = so->disk;
 	int err = 0;
 
 	if (nblocks > ((uint64_t)INT64_MAX >> SLU_BLOCK_SHIFT) - so->offset)
 		return -EFBIG;
-	slu_mutex_lock(&so->disk->lock);
-	if (so->disk->gone || so->cut)
+	slu_mutex_lock(&disk->lock);
+	if (disk->gone || so->cut)
 		err = -EIO;
 	else if (so->limit && nblocks > so->limit)
 		err = -ENOSPC;
 	else
-		so->disk->nblocks = slu_max(so->disk->nblocks, so->offset + nblocks);
-	*ret_nblocks = usable_blocks(so);
-	slu_mutex_unlock(&so->disk->lock);
+		disk->nblocks = slu_max(disk->nblocks, so->offset + nblocks);
+	*ret_nblocks = usable_blocks(disk, so);
+	slu_mutex_unlock(&disk->lock);
 	return err;
 }
 

@@ -27,7 +27,7 @@ static bool fault_matches(const struct slu_simdisk_fault *f, const struct simope
 }
 
 static uint64_t pick_fault(struct slu_simdisk *disk, const struct simopen *so,
-			   const struct slu_io *io)
+			   const struct slu_io *io) SLU_REQUIRES(&disk->lock)
 {
 	const struct slu_simdisk_fault *f = &disk->fault;
 	uint64_t error = f->error ? (uint64_t)-f->error : EIO;
@@ -81,6 +81,7 @@ int simdisk_back(struct slu_simdisk *disk, uint64_t blkno, uint64_t nblocks)
 }
 
 static void simdisk_unback(struct slu_simdisk *disk, uint64_t blkno, uint64_t nblocks)
+	SLU_REQUIRES(&disk->lock)
 {
 	if (!disk->host_limited)
 		return;
@@ -107,7 +108,7 @@ void slu_simdisk_host_space(struct slu_simdisk *disk, uint64_t nfree)
 
 /* ------------------------------------------------------------------ what the disk did */
 
-static uint64_t count_inflight(const struct slu_simdisk *disk)
+static uint64_t count_inflight(const struct slu_simdisk *disk) SLU_REQUIRES(&disk->lock)
 {
 	uint64_t n = 0;
 
@@ -119,6 +120,7 @@ static uint64_t count_inflight(const struct slu_simdisk *disk)
 
 /* Numbers a record, does it, and remembers it. Takes over the reference. */
 static void simdisk_record(struct slu_simdisk *disk, struct simrec *r, uint64_t submitted)
+	SLU_REQUIRES(&disk->lock)
 {
 	r->seq = disk->seq++;
 	r->submitted = submitted;
@@ -134,7 +136,7 @@ static void simdisk_record(struct slu_simdisk *disk, struct simrec *r, uint64_t 
 }
 
 /* All records before seq are durable from now on. */
-static void advance_durable(struct slu_simdisk *disk, uint64_t seq)
+static void advance_durable(struct slu_simdisk *disk, uint64_t seq) SLU_REQUIRES(&disk->lock)
 {
 	struct simrecs *p = &disk->pending;
 	size_t n = 0;
@@ -167,13 +169,14 @@ static void *io_block(const struct slu_io *io, uint32_t i)
 
 /* Where a misdirected request goes. */
 static uint64_t misdirect(const struct slu_simdisk *disk, uint64_t blkno, uint32_t nblocks)
+	SLU_REQUIRES(&disk->lock)
 {
 	if (blkno + nblocks < disk->nblocks)
 		return blkno + 1;
 	return blkno ? blkno - 1 : blkno;
 }
 
-static void flip_bit(struct slu_simdisk *disk, unsigned char *block)
+static void flip_bit(struct slu_simdisk *disk, unsigned char *block) SLU_REQUIRES(&disk->lock)
 {
 	uint64_t bit = simrng_below(&disk->rng, SLU_BLOCK_SIZE * 8);
 
@@ -181,6 +184,7 @@ static void flip_bit(struct slu_simdisk *disk, unsigned char *block)
 }
 
 static int do_read(struct slu_simdisk *disk, struct slu_io *io, uint64_t blkno)
+	SLU_REQUIRES(&disk->lock)
 {
 	int kind = fault_kind(io);
 	size_t left = blockio_bytes(io);
@@ -215,6 +219,7 @@ static struct simrec *write_record(const struct slu_io *io, uint64_t blkno, size
 }
 
 static int do_write(struct slu_simdisk *disk, struct slu_io *io, uint64_t blkno)
+	SLU_REQUIRES(&disk->lock)
 {
 	int kind = fault_kind(io);
 	size_t bytes = blockio_bytes(io);
@@ -255,6 +260,7 @@ static struct simrec *discard_record(struct simrng *rng, uint64_t blkno, uint32_
 }
 
 static int do_discard(struct slu_simdisk *disk, struct slu_io *io, uint64_t blkno)
+	SLU_REQUIRES(&disk->lock)
 {
 	uint32_t nblocks = io->nblocks;
 	int kind = fault_kind(io);
@@ -272,7 +278,7 @@ static int do_discard(struct slu_simdisk *disk, struct slu_io *io, uint64_t blkn
 }
 
 /* Half a flush makes the older half durable. */
-static int do_flush(struct slu_simdisk *disk, struct slu_io *io)
+static int do_flush(struct slu_simdisk *disk, struct slu_io *io) SLU_REQUIRES(&disk->lock)
 {
 	uint64_t covers = io->engine[SIM_SLOT_SUBMITTED];
 	int kind = fault_kind(io);
@@ -338,7 +344,7 @@ void slu_simdisk_free(struct slu_simdisk *disk)
 }
 
 /* Adds the writes that wait in the queues of all mounts, with copies of their data. */
-static void collect_inflight(struct slu_simdisk *disk, struct simrecs *to)
+static void collect_inflight(struct slu_simdisk *disk, struct simrecs *to) SLU_REQUIRES(&disk->lock)
 {
 	for (struct simopen *so = disk->opens; so; so = so->next) {
 		for (struct slu_io *io = so->queue.head; io && !so->cut; io = io->next) {

@@ -638,6 +638,44 @@ static void end_io_may_submit_more_than_there_is_room_for(void **state)
 	free(c.buf);
 }
 
+/* What the kernel ties to the thread that enters it must not be tied to a submitter. */
+struct brief {
+	struct slu_thread thread;
+	struct slu_blockio *bio;
+	struct request r[16];
+};
+
+static void brief_main(void *arg)
+{
+	struct brief *b = arg;
+
+	for (unsigned int i = 0; i < slu_array_size(b->r); i++)
+		slu_blockio_submit(b->bio, &b->r[i].io);
+}
+
+static void a_submitter_may_be_gone_before_its_requests_end(void **state)
+{
+	struct slu_blockio *bio = open_default();
+	void *buf = buffer(256);
+
+	fill(buf, 0, 256, 1);
+	for (int round = 0; round < 5; round++) {
+		_Atomic uint32_t left = 16;
+		struct brief b = {.bio = bio};
+
+		for (uint32_t i = 0; i < 16; i++)
+			request_init(&b.r[i], i & 1 ? SLU_IO_WRITE : SLU_IO_FLUSH, i * 256,
+				     i & 1 ? 256 : 0, buf, &left);
+		assert_int_equal(slu_thread_start(&b.thread, "brief", brief_main, &b), 0);
+		slu_thread_join(&b.thread);
+		wait_down_to(&left, 0);
+		for (uint32_t i = 0; i < 16; i++)
+			assert_int_equal(b.r[i].io.result, 0);
+	}
+	slu_blockio_close(bio);
+	free(buf);
+}
+
 static void the_volume_may_start_inside_the_image(void **state)
 {
 	struct slu_blockio_opts opts = options();
@@ -776,7 +814,7 @@ static void a_partial_write_is_carried_on_before_it_fails(void **state)
 
 static void the_rest_of_an_iovec_is_found(void **state)
 {
-	char base[1];
+	char base[SLU_BLOCK_SIZE * 4];
 	struct iovec iov[3] = {{base, 4096}, {base, 8192}, {base, 4096}}, rest;
 	int idx;
 
@@ -858,6 +896,7 @@ int main(void)
 		cmocka_unit_test(discard_touches_nothing_beside_its_range),
 		cmocka_unit_test(close_waits_for_everything_submitted),
 		cmocka_unit_test(end_io_may_submit_more_than_there_is_room_for),
+		cmocka_unit_test(a_submitter_may_be_gone_before_its_requests_end),
 		cmocka_unit_test(the_volume_may_start_inside_the_image),
 		cmocka_unit_test(an_offset_beyond_the_image_is_EINVAL),
 		cmocka_unit_test(the_rest_of_an_iovec_is_found),
