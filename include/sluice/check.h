@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * check: every invariant of the on-disk format, for fsck and for tests. Reads only.
+ *
+ * One pass over the tree in key order with little memory: one bit per block for what is owned and
+ * one for what the space records say (only for the parts of the volume in use), about 40 bytes per
+ * inode and 32 per directory entry. Where a node cannot be read, what it held is missing from both
+ * sides of a comparison, so comparisons that it could make false are left out and the result says
+ * that it is incomplete.
+ */
+#ifndef SLUICE_CHECK_H
+#define SLUICE_CHECK_H
+
+#include "sluice/store.h"
+
+enum slu_problem_kind {
+	SLU_PROBLEM_SUPER,        /* one superblock: unreadable, checksum, a field out of range */
+	SLU_PROBLEM_SUPER_DIFFER, /* the two superblocks contradict each other */
+	SLU_PROBLEM_COUNT,        /* a count of the superblock is wrong */
+	SLU_PROBLEM_DEFERRED,     /* a deferred block that cannot be */
+	SLU_PROBLEM_NODE,         /* a node: unreadable, checksum, order, link from its parent */
+	SLU_PROBLEM_RECORD,       /* a record of a type, key or length that cannot be */
+	SLU_PROBLEM_SPACE_RECORD, /* a record of free space that is malformed */
+	SLU_PROBLEM_BLOCK_RANGE,  /* something owns blocks outside of the volume, or a superblock */
+	SLU_PROBLEM_BLOCK_SHARED, /* a block with two owners */
+	SLU_PROBLEM_BLOCK_UNMARKED, /* owned, but its bit says free */
+	SLU_PROBLEM_BLOCK_LOST,     /* its bit says in use, but nothing owns it */
+	SLU_PROBLEM_ROOT,           /* the root directory is missing or is none */
+	SLU_PROBLEM_INODE,          /* a field of an inode record */
+	SLU_PROBLEM_INODE_MISSING,  /* records of an inode that has no inode record */
+	SLU_PROBLEM_NLINK,          /* link count */
+	SLU_PROBLEM_UNREACHABLE,    /* an inode without a name that is no orphan */
+	SLU_PROBLEM_ORPHAN,         /* an orphan record that contradicts its inode */
+	SLU_PROBLEM_DIR_SIZE,       /* a directory's number of entries */
+	SLU_PROBLEM_DIR_PARENT,     /* ".." is not where the directory's name is */
+	SLU_PROBLEM_DIR_LINKS,      /* a directory with more than one name */
+	SLU_PROBLEM_DIR_LOOP, /* directories that contain each other, out of reach from the root */
+	SLU_PROBLEM_DIRENT,   /* a directory entry that is malformed, or not in a directory */
+	SLU_PROBLEM_DIRENT_DANGLING, /* an entry for an inode that does not exist */
+	SLU_PROBLEM_DIRENT_TYPE,     /* an entry whose type is not the inode's */
+	SLU_PROBLEM_NAME,            /* a name that cannot be: NUL, slash, "." */
+	SLU_PROBLEM_NAME_HASH,       /* a name under another name's key */
+	SLU_PROBLEM_NAME_DUPLICATE,  /* one name twice in a directory, or one attribute twice */
+	SLU_PROBLEM_EXTENT,          /* an extent that is malformed, or not in a regular file */
+	SLU_PROBLEM_EXTENT_OVERLAP,  /* two extents for one block of a file */
+	SLU_PROBLEM_EXTENT_BEYOND,   /* data beyond the end of a file */
+	SLU_PROBLEM_BLOCKS,          /* an inode's number of blocks */
+	SLU_PROBLEM_SYMLINK,         /* a symlink's target */
+	SLU_PROBLEM_XATTR,           /* an extended attribute: malformed, or their number */
+	SLU_PROBLEM_XATTR_PART,      /* parts of a value: missing, too many, of nothing */
+	SLU_PROBLEM_NKINDS,
+};
+
+/* One short word for the kind, as in the list above. */
+const char *slu_problem_name(enum slu_problem_kind kind);
+
+struct slu_problem {
+	enum slu_problem_kind kind;
+	/* Not damage: what a power cut may leave behind and the next mount mends by itself. */
+	bool note;
+	uint64_t ino;     /* 0: of no inode */
+	uint64_t blkno;   /* 0: of no block in particular */
+	const char *text; /* one line with all numbers in it; printable; valid during the call */
+};
+
+struct slu_check_opts {
+	void (*problem)(void *ctx, const struct slu_problem *problem);
+	/* Nodes so far and in all; anything but 0 ends the check with -ECANCELED. May be NULL. */
+	int (*progress)(void *ctx, uint64_t done, uint64_t total);
+	void *ctx;
+};
+
+struct slu_check_result {
+	uint64_t problems, notes; /* as many as were reported */
+	bool incomplete;          /* damage kept part of the volume from being checked */
+	bool was_clean;           /* unmounted cleanly */
+	/* From the superblock. */
+	uint8_t volume_id[16];
+	char label[SLU_LABEL_MAX + 1];
+	uint64_t nblocks;
+	/* Counted. */
+	uint64_t inodes, files, directories, symlinks, others;
+	uint64_t names, xattrs, extents, orphans;
+	uint64_t data_blocks, node_blocks, records, record_bytes;
+	unsigned int depth; /* of the tree */
+};
+
+/*
+ * Checks the volume on bio, which may be open for reading only. 0: it has been checked, and
+ * ret->problems says with what result. Otherwise it could not be: -EINVAL (not a volume),
+ * -EPROTONOSUPPORT (a version or feature unknown here), -ENOSPC (the image is shorter than the
+ * volume), -ECANCELED, -ENOMEM, -EIO (the image cannot be read at all); *why is then a static line
+ * for people. No lock held; waits for I/O.
+ */
+int slu_check(struct slu_blockio *bio, const struct slu_check_opts *opts,
+	      struct slu_check_result *ret, const char **why);
+
+/*
+ * The superblocks alone, which takes two reads: for fsck -a on a volume that was unmounted cleanly.
+ * Results as above; ret has what the newer superblock says.
+ */
+int slu_check_supers(struct slu_blockio *bio, const struct slu_check_opts *opts,
+		     struct slu_check_result *ret, const char **why);
+
+#endif
