@@ -555,12 +555,10 @@ static int selfwrite_run(const char *path, int fd, unsigned int timeout)
 
 /* ------------------------------------------------------------------ options */
 
-static gboolean opt_version, opt_overwrite, opt_keep;
+static gboolean opt_version, opt_keep;
 static gint opt_timeout = TIMEOUT_DEFAULT;
 
 static const GOptionEntry entries[] = {
-	{"overwrite", 0, 0, G_OPTION_ARG_NONE, &opt_overwrite,
-	 "Use FILE even if there is something in it", NULL},
 	{"keep", 0, 0, G_OPTION_ARG_NONE, &opt_keep, "Do not remove a FILE that was made here",
 	 NULL},
 	{"timeout", 0, 0, G_OPTION_ARG_INT, &opt_timeout,
@@ -569,7 +567,7 @@ static const GOptionEntry entries[] = {
 	{NULL},
 };
 
-/* A file of our own, or an existing one with nothing in it; -1 after a message. */
+/* A file of our own, or an existing one, which is overwritten; -1 after a message. */
 static int selfwrite_open(const char *path, bool *ret_created)
 {
 	struct stat st;
@@ -585,8 +583,6 @@ static int selfwrite_open(const char *path, bool *ret_created)
 		slu_tool_error("%s: %s", path, strerror(errno));
 	} else if (!S_ISREG(st.st_mode)) {
 		slu_tool_error("%s: not a regular file", path);
-	} else if (st.st_size && !opt_overwrite) {
-		slu_tool_error("%s: is not empty (--overwrite uses it all the same)", path);
 	} else {
 		return fd;
 	}
@@ -598,7 +594,8 @@ static int selfwrite_open(const char *path, bool *ret_created)
 int main(int argc, char **argv)
 {
 	static const char about[] =
-		"Maps FILE and writes it into itself, then checks every byte.\n\n"
+		"Maps FILE and writes it into itself, then checks every byte. FILE is created, and "
+		"removed at the end; an existing one is overwritten.\n\n"
 		"Exit status: 0 all is well, 1 wrong bytes or an error, 3 deadlock.";
 	const char *path;
 	bool created;

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * fsck.sluicefs: checks a volume and names what is wrong with it. Changes nothing.
+ *
+ * Opens the image for reading, under a shared lock, so that a volume mounted for writing is never
+ * looked at while it changes. Exit statuses are fsck(8)'s.
+ */
+#include "sluice/check.h"
+#include "sluice/units.h"
+#include "tools_private.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <string.h>
+
+#define FSCK_CLEAN       0
+#define FSCK_UNCORRECTED 4
+#define FSCK_ERROR       8
+#define FSCK_USAGE       16
+#define FSCK_CANCELLED   32
+
+static gchar *opt_offset, *opt_wait;
+static gboolean opt_no, opt_yes, opt_auto, opt_preen, opt_force, opt_verbose, opt_version;
+
+static const GOptionEntry entries[] = {
+	{"no", 'n', 0, G_OPTION_ARG_NONE, &opt_no, "Change nothing (this version never does)",
+	 NULL},
+	{"yes", 'y', 0, G_OPTION_ARG_NONE, &opt_yes,
+	 "Repair (not in this version: damage is named only)", NULL},
+	{"auto", 'a', 0, G_OPTION_ARG_NONE, &opt_auto,
+	 "As at boot: a volume that was unmounted cleanly is not looked through", NULL},
+	{"preen", 'p', 0, G_OPTION_ARG_NONE, &opt_preen, "The same as -a", NULL},
+	{"force", 'f', 0, G_OPTION_ARG_NONE, &opt_force, "Look through it in any case", NULL},
+	{"verbose", 'v', 0, G_OPTION_ARG_NONE, &opt_verbose, "Show what was found, in numbers",
+	 NULL},
+	{"offset", 0, 0, G_OPTION_ARG_STRING, &opt_offset, "Where in IMAGE the volume starts",
+	 "SIZE"},
+	{"wait", 'w', 0, G_OPTION_ARG_STRING, &opt_wait,
+	 "How long to wait for an image in use (default 5)", "SECONDS"},
+	{"version", 'V', 0, G_OPTION_ARG_NONE, &opt_version, "Show the version", NULL},
+	{NULL},
+};
+
+static volatile sig_atomic_t fsck_cancelled;
+
+static void fsck_on_signal(int sig)
+{
+	(void)sig;
+	fsck_cancelled = 1;
+}
+
+struct fsck {
+	const char *image;
+	uint64_t offset;
+	struct slu_tool_busy busy;
+	struct slu_blockio *bio;
+	struct slu_progress progress;
+};
+
+static void fsck_problem(void *ctx, const struct slu_problem *problem)
+{
+	struct fsck *f = ctx;
+
+	slu_progress_clear(&f->progress);
+	printf("%s: %s%s\n", f->image, problem->note ? "note: " : "", problem->text);
+}
+
+static int fsck_progress(void *ctx, uint64_t done, uint64_t total)
+{
+	struct fsck *f = ctx;
+
+	slu_progress_update(&f->progress, done, total);
+	return fsck_cancelled;
+}
+
+/* ------------------------------------------------------------------ results */
+
+static void fsck_print_numbers(const struct fsck *f, const struct slu_check_result *r)
+{
+	const uint8_t *id = r->volume_id;
+
+	printf("%s: volume ", f->image);
+	for (size_t i = 0; i < sizeof(r->volume_id); i++)
+		printf("%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", id[i]);
+	printf("%s%s%s, %s\n", r->label[0] ? " \"" : "", r->label, r->label[0] ? "\"" : "",
+	       r->was_clean ? "unmounted cleanly" : "not unmounted cleanly");
+	printf("%12" PRIu64 " inodes: %" PRIu64 " files, %" PRIu64 " directories, %" PRIu64
+	       " symlinks, %" PRIu64 " others\n",
+	       r->inodes, r->files, r->directories, r->symlinks, r->others);
+	printf("%12" PRIu64 " names\n", r->names);
+	printf("%12" PRIu64 " extended attributes\n", r->xattrs);
+	printf("%12" PRIu64 " orphans\n", r->orphans);
+	printf("%12" PRIu64 " extents with %" PRIu64 " blocks\n", r->extents, r->data_blocks);
+	printf("%12" PRIu64 " nodes on %u levels with %" PRIu64 " records of %" PRIu64 " bytes\n",
+	       r->node_blocks, r->depth, r->records, r->record_bytes);
+}
+
+/* The last line, whatever happened. */
+static int fsck_verdict(const struct fsck *f, const struct slu_check_result *r)
+{
+	if (r->problems) {
+		printf("%s: DAMAGED: %" PRIu64 " problem%s%s\n", f->image, r->problems,
+		       r->problems == 1 ? "" : "s",
+		       r->incomplete ? "; not everything could be checked" : "");
+		if (opt_yes)
+			slu_tool_error(
+				"%s: nothing was repaired: this version finds and names damage, "
+				"and cannot repair it yet",
+				f->image);
+		return FSCK_UNCORRECTED;
+	}
+	printf("%s: clean, %" PRIu64 " inodes, %" PRIu64 "/%" PRIu64 " blocks\n", f->image,
+	       r->inodes, r->data_blocks + r->node_blocks, r->nblocks);
+	return FSCK_CLEAN;
+}
+
+/* ------------------------------------------------------------------ running */
+
+static int fsck_open(struct fsck *f)
+{
+	const struct slu_blockio_opts opts = {
+		.readonly = true,
+		.image_offset = f->offset,
+		.lock = SLU_LOCK_SHARED,
+		.lock_wait_ns = f->busy.wait_ns,
+		.lock_busy = slu_tool_lock_busy,
+		.lock_busy_ctx = &f->busy,
+	};
+	char words[128];
+	int err = slu_blockio_open(f->image, &opts, &f->bio);
+
+	if (err)
+		slu_tool_error("%s: %s", f->image,
+			       slu_tool_open_error(err, &f->busy, words, sizeof(words)));
+	return err;
+}
+
+static int fsck_run(struct fsck *f)
+{
+	const struct slu_check_opts opts = {.problem = fsck_problem,
+					    .progress = fsck_progress,
+					    .ctx = f};
+	bool quick = (opt_auto || opt_preen) && !opt_force;
+	struct slu_check_result result;
+	const char *why = NULL;
+	int err;
+
+	slu_progress_start(&f->progress, stderr, "checking");
+	if (quick) {
+		err = slu_check_supers(f->bio, &opts, &result, &why);
+		quick = !err && result.was_clean && !result.problems && !result.notes;
+		if (quick)
+			return fsck_verdict(f, &result);
+	}
+	err = slu_check(f->bio, &opts, &result, &why);
+	slu_progress_clear(&f->progress);
+	if (err == -ECANCELED) {
+		slu_tool_error("%s: cancelled", f->image);
+		return FSCK_CANCELLED;
+	}
+	if (err) {
+		slu_tool_error("%s: cannot be checked: %s", f->image, why ? why : g_strerror(-err));
+		return FSCK_ERROR;
+	}
+	if (opt_verbose)
+		fsck_print_numbers(f, &result);
+	return fsck_verdict(f, &result);
+}
+
+int main(int argc, char **argv)
+{
+	static const char about[] =
+		"Checks every invariant of a sluicefs volume and names what is wrong.\n\n"
+		"Exit status: 0 clean, 4 damaged, 8 could not be checked, 16 usage, 32 cancelled.";
+	const struct sigaction on_signal = {.sa_handler = fsck_on_signal};
+	struct fsck f = {0};
+	int status;
+
+	slu_tool_init("fsck.sluicefs");
+	if (!slu_tool_options(&argc, &argv, "IMAGE", about, entries))
+		return FSCK_USAGE;
+	if (opt_version)
+		return slu_tool_version();
+	if (argc != 2 || (opt_no && opt_yes)) {
+		slu_tool_error(argc != 2 ? "expected one IMAGE; see --help"
+					 : "-n and -y contradict each other");
+		return FSCK_USAGE;
+	}
+	f.image = f.busy.image = argv[1];
+	if (!slu_tool_size("--offset", opt_offset, 0, &f.offset) ||
+	    !slu_tool_wait(opt_wait ? opt_wait : "5", &f.busy.wait_ns))
+		return FSCK_USAGE;
+	if (f.offset % SLU_BLOCK_SIZE || f.offset > INT64_MAX) {
+		slu_tool_error("--offset: must be a multiple of 4096 within the file");
+		return FSCK_USAGE;
+	}
+	sigaction(SIGINT, &on_signal, NULL);
+	sigaction(SIGTERM, &on_signal, NULL);
+	sigaction(SIGHUP, &on_signal, NULL);
+	if (fsck_open(&f))
+		return FSCK_ERROR;
+	status = fsck_run(&f);
+	slu_blockio_close(f.bio);
+	if (fflush(stdout) != 0)
+		status = FSCK_ERROR;
+	return status;
+}
