@@ -1,0 +1,512 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Tags: which pages of an inode are dirty, which are being written, and how much of the file is on
+ * disk.
+ *
+ * Owns DIRTY, WRITEBACK and ERROR of the pages and the ranges `dirty`, `writeback` and `unsynced`
+ * of the address space, which change together here and nowhere else. Called by write (set_dirty,
+ * drop) and writeback (start, end). Takes as->tags, a leaf; before it, for disk_size, the backend's
+ * lock. Never waits but in slu_pages_wait, never fails: range nodes were made ready beforehand
+ * (slu_cache_fill_ranges).
+ *
+ * Writeback needs no page lock: the mark is set on the whole run in one section, and the frame is
+ * taken after DIRTY was cleared. A writer swaps its frame in before it sets DIRTY. So either
+ * writeback sees the new frame, or the page is dirty again, and a frame does not change while it is
+ * referenced.
+ *
+ * disk_size. A byte beyond the size on disk is in `unsynced` from the moment its page is dirty
+ * until a frame that holds it has been written. Marking the pages, adding the bytes and moving the
+ * size is one step under tags; a run remembers the size at its start, before it takes its frames:
+ * what that size covers is in those frames. What was added to the last page later has made that
+ * page dirty again.
+ */
+#include "cache_private.h"
+
+#define DROP_BATCH 64u
+
+static uint64_t page_pos(uint64_t pgidx)
+{
+	return pgidx > UINT64_MAX >> SLU_BLOCK_SHIFT ? UINT64_MAX : pgidx << SLU_BLOCK_SHIFT;
+}
+
+static void must_set(struct slu_ranges *s, uint64_t start, uint64_t end)
+{
+	int err = slu_ranges_set(s, start, end, 0);
+
+	slu_assert(!err);
+}
+
+static void must_clear(struct slu_ranges *s, uint64_t start, uint64_t end)
+{
+	int err = slu_ranges_clear(s, start, end);
+
+	slu_assert(!err);
+}
+
+int slu_cache_fill_ranges(struct slu_cache *c)
+{
+	/*
+	 * An operation takes at most four nodes between two calls of this, so a thousand of them at
+	 * once do not run out of what one of them has made sure of.
+	 */
+	return slu_range_pool_fill(&c->ranges, SLU_CACHE_SPARE_RANGES);
+}
+
+/* ------------------------------------------------------------------ the list of pages */
+
+void list_add(struct slu_aspace *as, struct slu_page *page)
+{
+	struct slu_cache *c = as->cache;
+
+	slu_assert(!page->listed);
+	page->listed = 1;
+	page->list_prev = SLU_PAGE_NONE;
+	page->list_next = as->first_page;
+	if (as->first_page != SLU_PAGE_NONE)
+		page_at(c, as->first_page)->list_prev = page_number(c, page);
+	as->first_page = page_number(c, page);
+	as->npages++;
+	atomic_fetch_add_explicit(&c->stats.pages, 1, memory_order_relaxed);
+}
+
+void list_del(struct slu_aspace *as, struct slu_page *page)
+{
+	struct slu_cache *c = as->cache;
+
+	/* Eviction, a failed read and drop may meet on one page. */
+	if (!page->listed)
+		return;
+	page->listed = 0;
+	if (page->list_next != SLU_PAGE_NONE)
+		page_at(c, page->list_next)->list_prev = page->list_prev;
+	if (page->list_prev != SLU_PAGE_NONE)
+		page_at(c, page->list_prev)->list_next = page->list_next;
+	else
+		as->first_page = page->list_next;
+	as->npages--;
+	atomic_fetch_sub_explicit(&c->stats.pages, 1, memory_order_relaxed);
+}
+
+static void wake_waiters(struct slu_aspace *as)
+{
+	if (as->nwaiters)
+		slu_cond_broadcast(&as->wait);
+}
+
+static uint64_t disk_size_get(struct slu_aspace *as)
+{
+	uint64_t disk_size;
+
+	slu_mutex_lock(&as->backend->lock);
+	disk_size = as->disk_size;
+	slu_mutex_unlock(&as->backend->lock);
+	return disk_size;
+}
+
+/* ------------------------------------------------------------------ dirty */
+
+void slu_pages_set_dirty(struct slu_aspace *as, struct slu_frames *fr, struct slu_page **pages,
+			 uint32_t n, uint64_t pos, uint64_t end, uint64_t new_size)
+{
+	struct slu_cache *c = as->cache;
+	uint64_t first = slu_page_index(pages[0]), disk_size = disk_size_get(as), from;
+	uint32_t room = 0, newly = 0;
+
+	slu_assert(n && pos < end && pos >> SLU_BLOCK_SHIFT == first);
+	slu_mutex_lock(&as->tags);
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t old = atomic_fetch_or_explicit(&pages[i]->state, SLU_PAGE_DIRTY,
+							memory_order_relaxed);
+
+		slu_assert((old & (SLU_PAGE_UPTODATE | SLU_PAGE_GONE)) == SLU_PAGE_UPTODATE);
+		if (!pages[i]->listed)
+			list_add(as, pages[i]);
+		newly += !(old & SLU_PAGE_DIRTY);
+		room += !(old & (SLU_PAGE_DIRTY | SLU_PAGE_WRITEBACK));
+	}
+	must_set(&as->dirty, first, first + n);
+	from = slu_max(page_pos(first), disk_size);
+	if (from < end)
+		must_set(&as->unsynced, from, end);
+	if (new_size > slu_aspace_size(as))
+		slu_aspace_set_size(as, new_size);
+	slu_mutex_unlock(&as->tags);
+
+	slu_assert(room <= fr->dirty);
+	fr->dirty -= room;
+	atomic_fetch_add_explicit(&c->stats.dirty, newly, memory_order_relaxed);
+	for (uint32_t i = 0; i < n; i++)
+		slu_page_put(c, pages[i]);
+}
+
+bool slu_aspace_dirty(struct slu_aspace *as)
+{
+	bool dirty;
+
+	slu_mutex_lock(&as->tags);
+	dirty = !slu_ranges_empty(&as->dirty) || !slu_ranges_empty(&as->writeback);
+	slu_mutex_unlock(&as->tags);
+	return dirty;
+}
+
+/* ------------------------------------------------------------------ writeback */
+
+/*
+ * The first candidates at or after *pgidx: dirty by the ranges and not under writeback. Number of
+ * pages; 0 with *pgidx == end: none; 0 with *pgidx < end: that page is both, and `stop` was asked
+ * for. as->tags.
+ */
+static uint64_t find_run(struct slu_aspace *as, uint64_t *pgidx, uint64_t end, uint32_t max,
+			 bool stop)
+{
+	struct slu_range dirty, wb;
+	uint64_t at = *pgidx, n;
+
+	for (;;) {
+		if (at >= end || !slu_ranges_at_or_after(&as->dirty, at, &dirty) ||
+		    dirty.start >= end) {
+			*pgidx = end;
+			return 0;
+		}
+		at = slu_max(at, dirty.start);
+		n = slu_min(slu_min(dirty.end, end) - at, (uint64_t)max);
+		if (!slu_ranges_at_or_after(&as->writeback, at, &wb) || wb.start >= at + n)
+			break;
+		if (wb.start > at) {
+			n = wb.start - at;
+			break;
+		}
+		if (stop) {
+			*pgidx = at;
+			return 0;
+		}
+		at = wb.end;
+	}
+	*pgidx = at;
+	return n;
+}
+
+/* Marks as many of the candidates as still can be; how many. as->tags. */
+static uint32_t mark_run(struct slu_aspace *as, uint64_t pgidx, struct slu_page **pages, uint32_t n,
+			 uint32_t max_failed)
+{
+	uint32_t failed = 0, marked;
+
+	for (marked = 0; marked < n; marked++) {
+		struct slu_page *page = pages[marked];
+		uint32_t state = page ? slu_page_state(page) : 0;
+
+		/* Dropped meanwhile, or started by another pass. */
+		if (!(state & SLU_PAGE_DIRTY) || (state & (SLU_PAGE_WRITEBACK | SLU_PAGE_GONE)))
+			break;
+		if (marked && !(state & SLU_PAGE_ERROR) != !failed)
+			break;
+		if (state & SLU_PAGE_ERROR && failed++ >= max_failed)
+			break;
+	}
+	for (uint32_t i = 0; i < marked; i++) {
+		atomic_fetch_or_explicit(&pages[i]->state, SLU_PAGE_WRITEBACK,
+					 memory_order_relaxed);
+		atomic_fetch_and_explicit(&pages[i]->state, ~(uint32_t)SLU_PAGE_DIRTY,
+					  memory_order_relaxed);
+	}
+	if (marked) {
+		must_set(&as->writeback, pgidx, pgidx + marked);
+		must_clear(&as->dirty, pgidx, pgidx + marked);
+	}
+	return marked;
+}
+
+/* After DIRTY was cleared: a frame swapped in later makes the page dirty again. */
+static void take_frames(struct slu_aspace *as, uint64_t pgidx, struct slu_page **pages, uint32_t n,
+			uint32_t *frames)
+{
+	struct slu_cache *c = as->cache;
+	uint32_t i = 0;
+
+	while (i < n) {
+		struct slu_mutex *stripe = stripe_of(c, bucket_of(c, as->ino, pgidx + i));
+
+		slu_mutex_lock(stripe);
+		do {
+			frames[i] = atomic_load_explicit(&pages[i]->frame, memory_order_relaxed);
+			slu_frame_get(c, frames[i]);
+		} while (++i < n && ((pgidx + i) & (GROUP_PAGES - 1)));
+		slu_mutex_unlock(stripe);
+	}
+}
+
+static void find_pages(struct slu_aspace *as, uint64_t pgidx, uint32_t n, struct slu_page **pages)
+{
+	struct slu_cache *c = as->cache;
+	uint32_t i = 0;
+
+	while (i < n) {
+		struct slu_mutex *stripe = stripe_of(c, bucket_of(c, as->ino, pgidx + i));
+
+		slu_mutex_lock(stripe);
+		do {
+			pages[i] =
+				hash_find(c, bucket_of(c, as->ino, pgidx + i), as->ino, pgidx + i);
+			if (pages[i])
+				atomic_fetch_add_explicit(&pages[i]->refs, 1, memory_order_relaxed);
+		} while (++i < n && ((pgidx + i) & (GROUP_PAGES - 1)));
+		slu_mutex_unlock(stripe);
+	}
+}
+
+uint32_t slu_pages_start_writeback(struct slu_aspace *as, uint64_t *pgidx, uint64_t end,
+				   uint32_t max, uint32_t max_failed, bool stop,
+				   struct slu_page **pages, uint32_t *frames, uint64_t *ret_size)
+{
+	struct slu_cache *c = as->cache;
+	uint32_t n, marked;
+
+	for (;;) {
+		slu_mutex_lock(&as->tags);
+		n = (uint32_t)find_run(as, pgidx, end, max, stop);
+		slu_mutex_unlock(&as->tags);
+		if (!n)
+			return 0;
+		slu_stress_point("writeback.before_mark");
+		find_pages(as, *pgidx, n, pages);
+		slu_mutex_lock(&as->tags);
+		/* Before the frames are taken: see at the top. */
+		*ret_size = slu_aspace_size(as);
+		marked = mark_run(as, *pgidx, pages, n, max_failed);
+		slu_mutex_unlock(&as->tags);
+		for (uint32_t i = marked; i < n; i++)
+			if (pages[i])
+				slu_page_put(c, pages[i]);
+		if (marked)
+			break;
+	}
+	slu_stress_point("writeback.before_frames");
+	take_frames(as, *pgidx, pages, marked, frames);
+	atomic_fetch_sub_explicit(&c->stats.dirty, marked, memory_order_relaxed);
+	atomic_fetch_add_explicit(&c->stats.writeback, marked, memory_order_relaxed);
+	return marked;
+}
+
+/* The end of the bytes that are on disk with this run, of which `last` is the last page. as->tags.
+ */
+static uint64_t run_synced_end(uint64_t pgidx, uint32_t n, struct slu_page *last, uint64_t size)
+{
+	uint64_t end = page_pos(pgidx + n);
+
+	/* Dirty again: what was added to it is not in the frame that was written. */
+	if (slu_page_state(last) & SLU_PAGE_DIRTY)
+		end = slu_max(slu_min(end, size), page_pos(pgidx));
+	return end;
+}
+
+uint64_t slu_aspace_synced_size(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
+				struct slu_page **pages, uint64_t size)
+{
+	uint64_t disk_size = disk_size_get(as), start = page_pos(pgidx), now, end, synced;
+	struct slu_range first;
+	bool more;
+
+	slu_mutex_lock(&as->tags);
+	now = slu_aspace_size(as);
+	end = run_synced_end(pgidx, n, pages[n - 1], size);
+	synced = slu_max(as->synced_end, slu_min(end, now));
+	more = slu_ranges_at_or_after(&as->unsynced, 0, &first);
+	if (more && first.start >= start && first.start < end) {
+		if (first.end > end)
+			first.start = end;
+		else
+			more = slu_ranges_at_or_after(&as->unsynced, end, &first);
+	}
+	/*
+	 * Not beyond the first byte that is missing, nor beyond everything that was ever written:
+	 * between the two there may be a hole that the application only knows together with what
+	 * lies behind it.
+	 */
+	if (more)
+		now = slu_min(now, slu_min(first.start, synced));
+	slu_mutex_unlock(&as->tags);
+	return slu_max(now, disk_size);
+}
+
+/* The pages are clean, unless they are dirty again. as->tags; returns how many are clean. */
+static uint32_t run_succeeded(struct slu_aspace *as, uint64_t pgidx, struct slu_page **pages,
+			      uint32_t n, uint64_t size)
+{
+	uint64_t end = run_synced_end(pgidx, n, pages[n - 1], size);
+	uint32_t clean = 0, healed = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t old =
+			atomic_fetch_and_explicit(&pages[i]->state,
+						  ~(uint32_t)(SLU_PAGE_WRITEBACK | SLU_PAGE_ERROR),
+						  memory_order_release);
+
+		clean += !(old & SLU_PAGE_DIRTY);
+		healed += (old & SLU_PAGE_ERROR) != 0;
+	}
+	as->nfailed -= healed;
+	atomic_fetch_sub_explicit(&as->cache->stats.failed, healed, memory_order_relaxed);
+	must_clear(&as->unsynced, page_pos(pgidx), end);
+	as->synced_end = slu_max(as->synced_end, slu_min(end, slu_aspace_size(as)));
+	return clean;
+}
+
+static void run_failed(struct slu_aspace *as, uint64_t pgidx, struct slu_page **pages, uint32_t n)
+{
+	uint32_t newly_failed = 0, newly_dirty = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t old =
+			atomic_fetch_or_explicit(&pages[i]->state, SLU_PAGE_DIRTY | SLU_PAGE_ERROR,
+						 memory_order_relaxed);
+
+		atomic_fetch_and_explicit(&pages[i]->state, ~(uint32_t)SLU_PAGE_WRITEBACK,
+					  memory_order_relaxed);
+		newly_failed += !(old & SLU_PAGE_ERROR);
+		newly_dirty += !(old & SLU_PAGE_DIRTY);
+	}
+	as->nfailed += newly_failed;
+	atomic_fetch_add_explicit(&as->cache->stats.failed, newly_failed, memory_order_relaxed);
+	atomic_fetch_add_explicit(&as->cache->stats.dirty, newly_dirty, memory_order_relaxed);
+	must_set(&as->dirty, pgidx, pgidx + n);
+}
+
+void slu_pages_end_writeback(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
+			     struct slu_page **pages, const uint32_t *frames, uint64_t size,
+			     int result)
+{
+	struct slu_cache *c = as->cache;
+	uint32_t clean = 0;
+
+	slu_mutex_lock(&as->tags);
+	must_clear(&as->writeback, pgidx, pgidx + n);
+	if (result < 0)
+		run_failed(as, pgidx, pages, n);
+	else
+		clean = run_succeeded(as, pgidx, pages, n, size);
+	wake_waiters(as);
+	slu_mutex_unlock(&as->tags);
+
+	atomic_fetch_sub_explicit(&c->stats.writeback, n, memory_order_relaxed);
+	atomic_fetch_sub(&c->dirty_used, clean);
+	if (result < 0)
+		atomic_store(&c->last_error, result);
+	slu_frames_put(c, frames, n);
+	for (uint32_t i = 0; i < n; i++)
+		slu_page_put(c, pages[i]);
+	frames_wake(c);
+}
+
+bool slu_pages_writeback(struct slu_aspace *as, uint64_t first, uint64_t end)
+{
+	struct slu_range r;
+	bool busy;
+
+	slu_mutex_lock(&as->tags);
+	busy = slu_ranges_at_or_after(&as->writeback, first, &r) && r.start < end;
+	slu_mutex_unlock(&as->tags);
+	return busy;
+}
+
+void slu_pages_wait(struct slu_aspace *as, uint64_t first, uint64_t end)
+{
+	struct slu_range r;
+
+	slu_assert_no_locks("the end of writeback");
+	slu_mutex_lock(&as->tags);
+	as->nwaiters++;
+	while (slu_ranges_at_or_after(&as->writeback, first, &r) && r.start < end)
+		slu_cond_wait(&as->wait, &as->tags);
+	as->nwaiters--;
+	slu_mutex_unlock(&as->tags);
+}
+
+/* ------------------------------------------------------------------ drop */
+
+/*
+ * Takes a page off the list and its tags off it. A listed page has not been freed, whoever is
+ * evicting it, so it may be referenced here. as->tags.
+ */
+static void drop_one(struct slu_aspace *as, struct slu_page *page)
+{
+	struct slu_cache *c = as->cache;
+	uint64_t pgidx = slu_page_index(page);
+	uint32_t old;
+
+	atomic_fetch_add_explicit(&page->refs, 1, memory_order_relaxed);
+	list_del(as, page);
+	old = atomic_fetch_and_explicit(&page->state, ~(uint32_t)(SLU_PAGE_DIRTY | SLU_PAGE_ERROR),
+					memory_order_relaxed);
+	slu_assert(!(old & SLU_PAGE_WRITEBACK));
+	if (old & SLU_PAGE_DIRTY) {
+		must_clear(&as->dirty, pgidx, pgidx + 1);
+		atomic_fetch_sub_explicit(&c->stats.dirty, 1, memory_order_relaxed);
+		atomic_fetch_sub(&c->dirty_used, 1);
+	}
+	if (old & SLU_PAGE_ERROR) {
+		as->nfailed--;
+		atomic_fetch_sub_explicit(&c->stats.failed, 1, memory_order_relaxed);
+	}
+}
+
+/* Up to DROP_BATCH pages of [*first, end) into pages[]. */
+static uint32_t drop_batch(struct slu_aspace *as, uint64_t *first, uint64_t end,
+			   struct slu_page **pages)
+{
+	struct slu_cache *c = as->cache;
+	uint32_t n = 0, next;
+
+	if (end - *first <= 4 * DROP_BATCH) {
+		/* A few: by index. The reference of find is what drop_one would take. */
+		for (; *first < end && n < DROP_BATCH; ++*first) {
+			struct slu_page *page = slu_page_find(as, *first);
+
+			if (!page)
+				continue;
+			slu_mutex_lock(&as->tags);
+			drop_one(as, page);
+			slu_mutex_unlock(&as->tags);
+			slu_page_put(c, page);
+			pages[n++] = page;
+		}
+		return n;
+	}
+	slu_mutex_lock(&as->tags);
+	for (uint32_t i = as->first_page; i != SLU_PAGE_NONE && n < DROP_BATCH; i = next) {
+		struct slu_page *page = page_at(c, i);
+		uint64_t pgidx = slu_page_index(page);
+
+		next = page->list_next;
+		if (pgidx >= *first && pgidx < end) {
+			drop_one(as, page);
+			pages[n++] = page;
+		}
+	}
+	slu_mutex_unlock(&as->tags);
+	return n;
+}
+
+void slu_pages_drop(struct slu_aspace *as, uint64_t first, uint64_t end)
+{
+	struct slu_page *pages[DROP_BATCH];
+	uint32_t n;
+
+	while ((n = drop_batch(as, &first, end, pages))) {
+		for (uint32_t i = 0; i < n; i++) {
+			page_unhash(as->cache, pages[i], 0);
+			slu_page_put(as->cache, pages[i]);
+		}
+		frames_wake(as->cache);
+	}
+}
+
+void slu_aspace_forget(struct slu_aspace *as, uint64_t pos, uint64_t end)
+{
+	slu_mutex_lock(&as->tags);
+	if (pos < end)
+		must_clear(&as->unsynced, pos, end);
+	if (end == UINT64_MAX)
+		as->synced_end = slu_min(as->synced_end, pos);
+	slu_mutex_unlock(&as->tags);
+}
