@@ -78,7 +78,7 @@ struct slu_iomap_ops {
 	 * Real blocks for the first part of a DELALLOC mapping, at most `copied` bytes: one run;
 	 * sets blkno and shortens len to what the run covers. The range stays DELALLOC for map() until
 	 * complete(). Out of the reservation: cannot run out of space. -EIO (the volume turns read-only),
-	 * -EAGAIN.
+	 * -EROFS (it has turned), -EAGAIN.
 	 */
 	int (*allocate)(struct slu_iomap_inode *inode, struct slu_iomap *mapping, uint64_t copied,
 			struct slu_need *need);
@@ -96,7 +96,8 @@ struct slu_iomap_ops {
 	 * 4,096; len too, or up to UINT64_MAX - pos. Pages of the range have been dropped and none is
 	 * under writeback. The caller holds the inode rwlock exclusive throughout, or the inode has no
 	 * other user. Does a bounded amount of work: returns 1 if there is more to do (call again,
-	 * locks may be dropped between, the caller keeps users out), 0 when done, or -EIO, -EAGAIN.
+	 * locks may be dropped between, the caller keeps users out), 0 when done, or -EIO, -EAGAIN,
+	 * -EROFS, -ENOMEM.
 	 * The owner's record goes along in every batch with disk_size. Reservations in the range are
 	 * given back even if it then fails.
 	 */

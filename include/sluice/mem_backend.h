@@ -55,6 +55,8 @@ void slu_mem_backend_fini(struct slu_mem_backend *mem);
 int slu_mem_inode_new(struct slu_mem_backend *mem, uint64_t ino, struct slu_mem_inode **ret);
 /* Frees its blocks. Asserts that no page is DELALLOC: reservations are returned by remove. */
 void slu_mem_inode_free(struct slu_mem_inode *mi);
+/* Gives back every reservation: for pages that are given up. Nothing may be in flight. */
+void slu_mem_inode_forget(struct slu_mem_inode *mi);
 struct slu_iomap_inode *slu_mem_inode_iomap(struct slu_mem_inode *mi);
 /*
  * State of one page, for checks: type and block (0: none; a DELALLOC page with a block is in

@@ -34,15 +34,15 @@ int volume_bad_extent(struct slu_volume_inode *vi, uint64_t off, const char *tex
 /* Whether the volume has these blocks, which it may since it has grown. */
 static bool blocks_exist(struct slu_volume *vol, uint64_t blkno, uint64_t nblocks)
 {
-	struct slu_space_stat stat;
+	struct slu_store_info info;
 
 	if (blkno < 2 || blkno >= SLU_MAX_BLOCKS)
 		return false;
 	if (blkno + nblocks <= atomic_load_explicit(&vol->nblocks, memory_order_relaxed))
 		return true;
-	slu_space_stat(vol->store, &stat);
-	atomic_store_explicit(&vol->nblocks, stat.nblocks, memory_order_relaxed);
-	return blkno + nblocks <= stat.nblocks;
+	slu_store_info(vol->store, &info);
+	atomic_store_explicit(&vol->nblocks, info.nblocks, memory_order_relaxed);
+	return blkno + nblocks <= info.nblocks;
 }
 
 /* len: what the store returned for the value. */

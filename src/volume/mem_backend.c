@@ -605,6 +605,19 @@ void slu_mem_inode_free(struct slu_mem_inode *mi)
 	slu_free(mi);
 }
 
+void slu_mem_inode_forget(struct slu_mem_inode *mi)
+{
+	slu_mutex_lock(&mi->iomap.lock);
+	for (size_t i = 0; i < mi->nchunks; i++)
+		for (uint64_t j = 0; j < CHUNK_PAGES; j++) {
+			struct mem_page *page = &mi->chunks[i]->pages[j];
+
+			if (page->type == SLU_IOMAP_DELALLOC)
+				page_remove(mi, page);
+		}
+	slu_mutex_unlock(&mi->iomap.lock);
+}
+
 struct slu_iomap_inode *slu_mem_inode_iomap(struct slu_mem_inode *mi)
 {
 	return &mi->iomap;

@@ -509,11 +509,11 @@ static const struct slu_iomap_ops volume_ops = {
 int slu_volume_init(struct slu_volume *vol, struct slu_store *store, struct slu_blockio *bio,
 		    uint64_t max_dirty_pages)
 {
-	struct slu_space_stat stat;
+	struct slu_store_info info;
 
 	*vol = (struct slu_volume){.store = store, .bio = bio};
-	slu_space_stat(store, &stat);
-	atomic_store(&vol->nblocks, stat.nblocks);
+	slu_store_info(store, &info);
+	atomic_store(&vol->nblocks, info.nblocks);
 	return slu_range_pool_init(&vol->ranges, slu_min(max_dirty_pages, PREFILL_MAX), 0);
 }
 

@@ -268,6 +268,20 @@ static void failing_writes_for_ever_never_run_out(void **state)
 	remove_all(inode, 0, UINT64_MAX, 0);
 }
 
+static void forgetting_gives_back_reservations_and_keeps_blocks(void **state)
+{
+	struct mem_fixture *mf = mem_fixture(*state);
+
+	dirty_pages(mf->fx.inode, 0, 2);
+	write_back(mf->fx.inode, 0, 2, 2 * PG);
+	dirty_pages(mf->fx.inode, 1, 4);
+	assert_pages(mf->fx.inode, 0, "MMDDDH");
+	slu_mem_inode_forget(mf->inode);
+	assert_pages(mf->fx.inode, 0, "MMHHHH");
+	assert_int_equal(mf->mem.reserved, 0);
+	assert_int_equal(mf->mem.used, 2);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -282,6 +296,7 @@ int main(void)
 		CASE(failing_allocation_leaves_nothing_behind),
 		CASE(freed_blocks_are_used_again_when_the_counter_has_run_out),
 		CASE(failing_writes_for_ever_never_run_out),
+		CASE(forgetting_gives_back_reservations_and_keeps_blocks),
 	};
 	const struct CMUnitTest tests_again[] = {
 		CONFORMANCE_TESTS(setup_again_once, teardown),
