@@ -51,19 +51,36 @@ struct slu_attr {
 	struct timespec atime, mtime, ctime, btime;
 };
 
+/* An inode object's life in the inode table; see slu_inode_get. */
+enum slu_inode_state {
+	SLU_INODE_LOADING, /* the record is being read or made: others wait */
+	SLU_INODE_LIVE,
+	SLU_INODE_RECLAIM, /* no name, no user: what it owns is being freed; get says -ESTALE */
+	SLU_INODE_DYING,   /* leaves memory: others wait, then read the record anew */
+};
+
 struct slu_inode {
 	struct slu_aspace data;	     /* pages, size, the rwlock */
 	struct slu_volume_inode vol; /* extents, the meta lock */
 	struct slu_ns *ns;
+	uint64_t ino;		     /* never changes, like the next */
+	uint32_t type;		     /* S_IFMT bits of the mode: read these where no lock is held */
 	/* under vol.iomap.lock */
 	struct slu_attr attr;	     /* size and blocks: see slu_inode_attr */
 	uint64_t last_txid;	     /* the newest transaction that has a change of this inode */
+	uint64_t record_size;	     /* size on disk in the record that the volume is just putting */
 	bool attr_dirty;	     /* times changed in memory only; written by fsync, complete, or with the next commit */
-	bool orphan;		     /* has an orphan record */
+	bool truncating;	     /* has the orphan record of a truncate */
 	bool freeing;		     /* extents beyond the size are being freed: no new data until done */
-	/* the inode table's */
-	uint32_t refs;		     /* requests, pins */
-	uint32_t nopen;		     /* open handles */
+	bool tmpfile;		     /* has never had a name: may still be linked */
+	/* the inode table's, under its lock; orphan changes with vol.iomap.lock held too */
+	bool orphan;		     /* no name left: has an orphan record and stays in memory until freed */
+	bool dirty_listed, idle_listed, reclaim_listed;
+	enum slu_inode_state state;
+	uint32_t refs;		     /* requests, open handles, pins */
+	uint32_t npins;		     /* of these: dirty pages, times to be written */
+	uint32_t nopen;		     /* of these: open handles */
+	/* lru: idle inodes, or those to be reclaimed */
 	struct slu_inode *hash_next, *lru_next, *lru_prev, *dirty_next, *dirty_prev;
 	/* the fs layer's */
 	_Atomic uint64_t readahead_pos; /* where the last sequential read ended */
@@ -92,8 +109,23 @@ int slu_ns_new(const struct slu_ns_opts *opts, struct slu_ns **ret);
  * Every handle closed or forgotten, pages written out by the caller. Inodes without a name are freed for good.
  */
 void slu_ns_free(struct slu_ns *ns);
-/* Frees what a crash left behind (orphan records), in bounded steps: 1 = more to do. Called by a background thread. */
+/*
+ * Frees what has lost its last name and its last user, and what a crash left behind (orphan records), in bounded
+ * steps: 1 = more to do, 0 = nothing left, or the error of this step (what met it is tried again later if that
+ * can help). Called by a background thread; waits.
+ */
 int slu_ns_reclaim(struct slu_ns *ns);
+/*
+ * Refuses changes with -EROFS from now on, or allows them again: remount. Does not wait for those under way. Times
+ * changed before are still written by slu_ns_sync_attrs.
+ */
+void slu_ns_set_readonly(struct slu_ns *ns, bool readonly);
+
+struct slu_ns_stats {
+	_Atomic uint64_t lookups, misses, creates, links, unlinks, renames, setattrs, readdirs, loads, evictions,
+		restarts, parks, reclaimed, attr_writes, bad_records;
+};
+const struct slu_ns_stats *slu_ns_stats(const struct slu_ns *ns);
 
 /* The records of an empty root directory, for slu_store_format. */
 int slu_ns_root_records(struct slu_batch *b, uid_t uid, gid_t gid, mode_t mode);
@@ -156,8 +188,10 @@ int slu_ns_rename(struct slu_ns *ns, struct slu_ctx *ctx, uint64_t parent, const
 int slu_ns_readlink(struct slu_ns *ns, struct slu_ctx *ctx, uint64_t ino, char *buf, size_t size);
 
 /*
- * Entries after cookie (0: from the start), "." (cookie 1) and ".." (cookie 2) first. fn returns 0 to go on, 1 when its buffer is full (that
- * entry was not taken). With plus, attr is filled in and the caller counts lookups for those it takes; else attr has ino and mode's type only.
+ * Entries after cookie (0: from the start), "." (cookie 1) and ".." (cookie 2) first. fn is called with no lock held; it
+ * returns 0 to go on, 1 when its buffer is full (that entry was not taken), negative to end with that error. With plus, attr is
+ * filled in and the caller counts lookups for those it takes (not for "." and ".."); nlink 0 in it: the attributes cannot be read, ino and
+ * type are all there is. Without, attr has ino and mode's type only.
  */
 typedef int slu_readdir_fn(void *ctx, const char *name, size_t len, uint64_t cookie,
 			   const struct slu_attr *attr);

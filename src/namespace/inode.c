@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One inode: its record on disk, its attributes in memory, and what the volume asks of it when
+ * extents change.
+ *
+ * The record enters the store from three sides, always with the meta lock held from the making of
+ * it until memory agrees: from a change of the namespace (op.c), along with a change of extents
+ * (the owner's callbacks below), and alone, when only times have moved (slu_inode_sync_attr). So
+ * the order of records in the store is the order of changes in memory.
+ *
+ * Takes the meta lock and the inode table's leaf lock. What is read from disk is checked in full
+ * here.
+ */
+#include "namespace_private.h"
+
+/* ------------------------------------------------------------------ the record */
+
+int ns_bad_record(struct slu_ns *ns, uint64_t ino, const char *what)
+{
+	struct slu_event ev = {.kind = SLU_EVENT_NODE_CORRUPT,
+			       .error = -EIO,
+			       .ino = ino,
+			       .text = what};
+
+	ns_count(ns, bad_records);
+	slu_event_post(&ns->opts.events, &ev);
+	return -EIO;
+}
+
+static bool parse_time(const struct slu_disk_time *t, struct timespec *ret)
+{
+	ret->tv_sec = (time_t)(int64_t)slu_get_le64(&t->sec);
+	ret->tv_nsec = (long)slu_get_le32(&t->nsec);
+	return ret->tv_nsec < (long)SLU_NS_PER_SEC;
+}
+
+static void put_time(struct slu_disk_time *t, const struct timespec *ts)
+{
+	slu_put_le64(&t->sec, (uint64_t)(int64_t)ts->tv_sec);
+	slu_put_le32(&t->nsec, (uint32_t)ts->tv_nsec);
+}
+
+static const char *check_attr(const struct slu_attr *a)
+{
+	bool dir = S_ISDIR(a->mode);
+
+	switch (a->mode & S_IFMT) {
+	case S_IFREG:
+	case S_IFDIR:
+	case S_IFLNK:
+	case S_IFIFO:
+	case S_IFSOCK:
+	case S_IFCHR:
+	case S_IFBLK:
+		break;
+	default:
+		return "inode of no known type";
+	}
+	if (a->mode & ~(uint32_t)(S_IFMT | 07777))
+		return "inode mode has unknown bits";
+	if (a->size > INT64_MAX)
+		return "inode size beyond the greatest";
+	if (S_ISLNK(a->mode) && (a->size == 0 || a->size > NS_TARGET_MAX))
+		return "length of a symlink's target out of bounds";
+	if (a->blocks > SLU_MAX_BLOCKS || (a->blocks && !S_ISREG(a->mode)))
+		return "inode owns more blocks than it can";
+	if (dir ? a->parent == SLU_INO_VOLUME || a->parent > INT64_MAX : a->parent != 0)
+		return "parent of an inode out of bounds";
+	if (a->nlink > NS_LINK_MAX || (dir && a->nlink == 1))
+		return "link count out of bounds";
+	if (a->flags & ~SLU_INODE_FLAGS)
+		return "inode has unknown flags";
+	return NULL;
+}
+
+const char *inode_parse(const void *value, size_t len, uint64_t ino, struct slu_attr *ret)
+{
+	struct slu_disk_inode d;
+
+	if (len != sizeof(d))
+		return "inode record of the wrong size";
+	memcpy(&d, value, sizeof(d));
+	*ret = (struct slu_attr){
+		.ino = ino,
+		.size = slu_get_le64(&d.size),
+		.blocks = slu_get_le64(&d.blocks),
+		.parent = slu_get_le64(&d.parent),
+		.mode = slu_get_le32(&d.mode),
+		.uid = slu_get_le32(&d.uid),
+		.gid = slu_get_le32(&d.gid),
+		.nlink = slu_get_le32(&d.nlink),
+		.rdev = slu_get_le32(&d.rdev),
+		.flags = slu_get_le32(&d.flags),
+		.generation = slu_get_le32(&d.generation),
+		.nxattr = slu_get_le32(&d.nxattr),
+	};
+	if (!parse_time(&d.atime, &ret->atime) || !parse_time(&d.mtime, &ret->mtime) ||
+	    !parse_time(&d.ctime, &ret->ctime) || !parse_time(&d.btime, &ret->btime))
+		return "inode time out of bounds";
+	return check_attr(ret);
+}
+
+void inode_put_record(struct slu_batch *b, const struct slu_attr *a, uint64_t size)
+{
+	struct slu_key key = SLU_KEY(a->ino, SLU_REC_INODE, 0);
+	struct slu_disk_inode d;
+
+	slu_put_le32(&d.mode, a->mode);
+	slu_put_le32(&d.uid, a->uid);
+	slu_put_le32(&d.gid, a->gid);
+	slu_put_le32(&d.nlink, a->nlink);
+	slu_put_le64(&d.size, size);
+	slu_put_le64(&d.blocks, a->blocks);
+	slu_put_le64(&d.parent, a->parent);
+	slu_put_le32(&d.rdev, a->rdev);
+	slu_put_le32(&d.flags, a->flags);
+	slu_put_le32(&d.generation, a->generation);
+	slu_put_le32(&d.nxattr, a->nxattr);
+	put_time(&d.atime, &a->atime);
+	put_time(&d.mtime, &a->mtime);
+	put_time(&d.ctime, &a->ctime);
+	put_time(&d.btime, &a->btime);
+	slu_batch_put(b, &key, &d, sizeof(d));
+}
+
+int inode_read_record(struct slu_ns *ns, uint64_t ino, struct slu_attr *ret, struct slu_need *need)
+{
+	struct slu_key key = SLU_KEY(ino, SLU_REC_INODE, 0);
+	uint8_t value[SLU_VALUE_MAX];
+	int len = slu_store_get(ns->store, &key, value, sizeof(value), need);
+
+	if (len < 0)
+		return len;
+	const char *wrong = inode_parse(value, (size_t)len, ino, ret);
+	return wrong ? ns_bad_record(ns, ino, wrong) : 0;
+}
+
+int slu_ns_root_records(struct slu_batch *b, uid_t uid, gid_t gid, mode_t mode)
+{
+	struct timespec now = slu_clock_realtime();
+	struct slu_attr root = {
+		.ino = SLU_INO_ROOT,
+		.parent = SLU_INO_ROOT,
+		.mode = S_IFDIR | (mode & 07777),
+		.uid = uid,
+		.gid = gid,
+		.nlink = 2,
+		.generation = 1,
+		.atime = now,
+		.mtime = now,
+		.ctime = now,
+		.btime = now,
+	};
+
+	inode_put_record(b, &root, 0);
+	slu_batch_inodes(b, 1);
+	return b->error;
+}
+
+uint64_t inode_record_size(const struct slu_inode *inode, const struct slu_attr *attr)
+{
+	return S_ISREG(attr->mode) ? inode->data.disk_size : attr->size;
+}
+
+/* ------------------------------------------------------------------ what the volume asks */
+
+static struct slu_inode *of_iomap(struct slu_iomap_inode *iomap)
+{
+	return slu_container_of(iomap, struct slu_inode, vol.iomap);
+}
+
+/*
+ * The volume's verbs are told the size on disk by callers who looked some time ago and hold no lock
+ * of the inode (writeback) or one that does not stop writeback (truncate). Only an explicit size
+ * change moves it back, with the meta lock held; so here it never goes back, nor past what
+ * applications see.
+ */
+static void owner_put_record(struct slu_iomap_inode *iomap, struct slu_batch *batch,
+			     int64_t dblocks, uint64_t disk_size)
+{
+	struct slu_inode *inode = of_iomap(iomap);
+	struct slu_attr attr = inode->attr;
+
+	disk_size = slu_max(disk_size, inode->data.disk_size);
+	inode->record_size = slu_min(disk_size, slu_aspace_size(&inode->data));
+	attr.blocks += (uint64_t)dblocks;
+	inode_put_record(batch, &attr, inode->record_size);
+}
+
+static void owner_record_done(struct slu_iomap_inode *iomap, int64_t dblocks, uint64_t disk_size,
+			      uint64_t txid)
+{
+	struct slu_inode *inode = of_iomap(iomap);
+
+	inode->attr.blocks += (uint64_t)dblocks;
+	inode->data.disk_size = inode->record_size;
+	inode->last_txid = txid;
+	itable_attr_clean(inode);
+}
+
+const struct slu_iomap_owner inode_iomap_owner = {
+	.put_record = owner_put_record,
+	.record_done = owner_record_done,
+};
+
+void inode_init(struct slu_ns *ns, struct slu_inode *inode, const struct slu_attr *attr)
+{
+	uint64_t size = S_ISREG(attr->mode) ? attr->size : 0;
+
+	slu_volume_inode_init(&inode->vol, ns->vol, attr->ino, &inode_iomap_owner);
+	slu_aspace_init(&inode->data, ns->cache, ns->wb, &inode->vol.iomap, &inode_aspace_owner,
+			attr->ino, size, size);
+	inode->attr = *attr;
+	inode->type = attr->mode & S_IFMT;
+}
+
+void inode_fini(struct slu_inode *inode)
+{
+	slu_aspace_fini(&inode->data);
+	slu_volume_inode_fini(&inode->vol);
+}
+
+/* ------------------------------------------------------------------ attributes */
+
+void slu_inode_attr(struct slu_inode *inode, struct slu_attr *ret)
+{
+	slu_mutex_lock(&inode->vol.iomap.lock);
+	*ret = inode->attr;
+	if (S_ISREG(ret->mode)) {
+		ret->size = slu_aspace_size(&inode->data);
+		ret->blocks += inode->vol.delalloc.weight;
+	}
+	slu_mutex_unlock(&inode->vol.iomap.lock);
+}
+
+static int time_cmp(const struct timespec *a, const struct timespec *b)
+{
+	if (a->tv_sec != b->tv_sec)
+		return a->tv_sec < b->tv_sec ? -1 : 1;
+	return a->tv_nsec < b->tv_nsec ? -1 : a->tv_nsec > b->tv_nsec;
+}
+
+/* The kernel's relatime: only where somebody could tell, or once a day. */
+static bool atime_moves(const struct slu_inode *inode, const struct timespec *now)
+{
+	const struct slu_attr *a = &inode->attr;
+
+	if (a->flags & SLU_INODE_NOATIME)
+		return false;
+	if (!inode->ns->opts.relatime)
+		return true;
+	return time_cmp(&a->mtime, &a->atime) >= 0 || time_cmp(&a->ctime, &a->atime) >= 0 ||
+	       now->tv_sec - a->atime.tv_sec >= 24 * 60 * 60;
+}
+
+void slu_inode_touch(struct slu_inode *inode, unsigned int what)
+{
+	struct timespec now = slu_clock_realtime();
+	bool changed = false;
+
+	if (ns_readonly(inode->ns))
+		return;
+	slu_mutex_lock(&inode->vol.iomap.lock);
+	if ((what & SLU_TOUCH_ATIME) && atime_moves(inode, &now)) {
+		inode->attr.atime = now;
+		changed = true;
+	}
+	if (what & SLU_TOUCH_MTIME)
+		inode->attr.mtime = now;
+	if (what & (SLU_TOUCH_MTIME | SLU_TOUCH_CTIME)) {
+		inode->attr.ctime = now;
+		changed = true;
+	}
+	if (changed && !inode->attr_dirty)
+		itable_attr_dirty(inode);
+	slu_mutex_unlock(&inode->vol.iomap.lock);
+}
+
+/* The record, if memory has newer times than it. */
+static int put_alone(struct slu_inode *inode, struct slu_ticket *t, struct slu_need *need)
+{
+	struct slu_batch batch;
+	uint64_t txid;
+	int err;
+
+	slu_batch_init(&batch);
+	slu_mutex_lock(&inode->vol.iomap.lock);
+	err = 0;
+	if (inode->attr_dirty) {
+		inode_put_record(&batch, &inode->attr, inode_record_size(inode, &inode->attr));
+		err = slu_store_apply(inode->ns->store, t, &batch, &txid, need);
+		if (!err) {
+			inode->last_txid = txid;
+			itable_attr_clean(inode);
+			ns_count(inode->ns, attr_writes);
+		}
+	}
+	slu_mutex_unlock(&inode->vol.iomap.lock);
+	slu_batch_fini(&batch);
+	return err;
+}
+
+static int put_alone_waiting(struct slu_inode *inode, struct slu_ticket *t)
+{
+	struct slu_need need;
+	int err;
+
+	for (;;) {
+		err = put_alone(inode, t, &need);
+		if (err != -EAGAIN)
+			return err;
+		err = slu_need_wait(&need);
+		if (err)
+			return err;
+	}
+}
+
+int slu_inode_sync_attr(struct slu_inode *inode, uint64_t *ret_txid)
+{
+	struct slu_ns *ns = inode->ns;
+	struct slu_ticket ticket = {0};
+	bool dirty;
+	int err = 0;
+
+	slu_mutex_lock(&inode->vol.iomap.lock);
+	dirty = inode->attr_dirty;
+	slu_mutex_unlock(&inode->vol.iomap.lock);
+	if (dirty) {
+		err = slu_ticket_get(ns->store, &ticket, 1, 0, SLU_TICKET_KEPT_BACK, NULL);
+		if (!err)
+			err = put_alone_waiting(inode, &ticket);
+		slu_ticket_put(&ticket);
+	}
+	if (err)
+		return err;
+	slu_mutex_lock(&inode->vol.iomap.lock);
+	*ret_txid = inode->last_txid;
+	slu_mutex_unlock(&inode->vol.iomap.lock);
+	return 0;
+}
+
+#define SYNC_ATTRS_AT_ONCE 64u
+
+int slu_ns_sync_attrs(struct slu_ns *ns)
+{
+	struct slu_ticket ticket = {0};
+	struct slu_inode *inode;
+	int err;
+
+	slu_mutex_lock(&ns->table.lock);
+	size_t n = slu_min(ns->table.dirty.n, SYNC_ATTRS_AT_ONCE);
+	slu_mutex_unlock(&ns->table.lock);
+	if (!n)
+		return 0;
+	/* No records are added and none grows: every inode's is there already. */
+	err = slu_ticket_get(ns->store, &ticket, (uint32_t)n, 0, SLU_TICKET_KEPT_BACK, NULL);
+	for (size_t i = 0; !err && i < n; i++) {
+		inode = itable_next_dirty(ns);
+		if (!inode)
+			break;
+		err = put_alone_waiting(inode, &ticket);
+		if (err) {
+			slu_mutex_lock(&inode->vol.iomap.lock);
+			if (inode->attr_dirty)
+				itable_attr_dirty(inode);
+			slu_mutex_unlock(&inode->vol.iomap.lock);
+		}
+		slu_inode_put(inode);
+	}
+	slu_ticket_put(&ticket);
+	if (err)
+		return err;
+	slu_mutex_lock(&ns->table.lock);
+	bool more = ns->table.dirty.n != 0;
+	slu_mutex_unlock(&ns->table.lock);
+	return more;
+}
+
+/* ------------------------------------------------------------------ size, for the fs layer */
+
+/* Meta lock held. The orphan record of an unlinked file frees everything: it is not replaced. */
+static int set_size_locked(struct slu_inode *inode, struct slu_ticket *t, uint64_t size,
+			   bool orphan_truncate, struct slu_batch *b, struct slu_need *need)
+{
+	struct slu_key key = SLU_KEY(SLU_INO_VOLUME, SLU_REC_ORPHAN, inode->ino);
+	struct slu_disk_orphan orphan = {.what = SLU_ORPHAN_TRUNCATE};
+	struct timespec now = slu_clock_realtime();
+	struct slu_attr attr = inode->attr;
+	bool record = orphan_truncate && attr.nlink > 0;
+	uint64_t txid;
+	int err;
+
+	attr.mtime = attr.ctime = now;
+	inode_put_record(b, &attr, size);
+	slu_put_le64(&orphan.size, size);
+	if (record)
+		slu_batch_put(b, &key, &orphan, sizeof(orphan));
+	err = slu_store_apply(inode->ns->store, t, b, &txid, need);
+	if (err)
+		return err;
+	inode->attr = attr;
+	inode->last_txid = txid;
+	inode->data.disk_size = size;
+	inode->truncating |= record;
+	inode->freeing |= orphan_truncate;
+	itable_attr_clean(inode);
+	slu_aspace_set_size(&inode->data, size);
+	return 0;
+}
+
+int slu_inode_set_size(struct slu_inode *inode, struct slu_ticket *t, uint64_t size,
+		       bool orphan_truncate, struct slu_need *need)
+{
+	struct slu_batch batch;
+	int err;
+
+	if (size > INT64_MAX)
+		return -EFBIG;
+	slu_batch_init(&batch);
+	slu_mutex_lock(&inode->vol.iomap.lock);
+	err = set_size_locked(inode, t, size, orphan_truncate, &batch, need);
+	slu_mutex_unlock(&inode->vol.iomap.lock);
+	slu_batch_fini(&batch);
+	return err;
+}
