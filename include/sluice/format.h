@@ -146,7 +146,11 @@ struct slu_disk_super {
 	slu_le64 next_ino;	/* greater than every inode number ever used */
 	slu_le64 data_blocks;	/* owned by extents */
 	slu_le64 node_blocks;	/* owned by the tree */
-	slu_le64 record_bytes;	/* sum over records of SLU_RECORD_OVERHEAD + value length */
+	/*
+	 * Sum of SLU_RECORD_OVERHEAD + value length over all records but SLU_REC_SPACE, whose number
+	 * depends on the past; room for one of those per chunk is kept back from the start.
+	 */
+	slu_le64 record_bytes;
 	slu_le64 ninodes;
 	slu_le64 mkfs_time;	/* seconds */
 	slu_le64 commit_time;	/* seconds */
@@ -178,8 +182,15 @@ struct slu_disk_node {
 	uint8_t lower[SLU_KEY_SIZE]; /* every key here is >= lower */
 	uint8_t upper[SLU_KEY_SIZE]; /* and < upper */
 	uint8_t reserved2[6];
-	/* leaf: slu_disk_leaf_slot[count], free space, values up to the end of the node
-	 * inner: slu_disk_inner_slot[count]; slot 0's key equals lower */
+	/*
+	 * leaf: slu_disk_leaf_slot[count], free space, values up to the end of the node: the value of
+	 * slot 0 ends where the node ends, that of slot i ends where that of slot i - 1 begins, the
+	 * last one begins at `heap`. Keys increase strictly. An empty leaf has heap 4096.
+	 * inner: slu_disk_inner_slot[count], count at least 1; slot 0's key equals lower; child i
+	 * has slot i's key as its lower key and slot i + 1's key (the last: this node's upper) as its
+	 * upper key, level - 1 as its level, and a txid no greater than this node's.
+	 * The root has the lower key SLU_KEY_MIN and the upper key SLU_KEY_MAX.
+	 */
 	uint8_t body[4096 - 88];
 };
 _Static_assert(sizeof(struct slu_disk_node) == SLU_BLOCK_SIZE, "node size");

@@ -262,7 +262,10 @@ struct slu_node_visit {
 int slu_store_walk(struct slu_store *store, int (*fn)(void *ctx, const struct slu_node_visit *v), void *ctx);
 /* The parsed superblock in use (a copy of the block). */
 const struct slu_disk_super *slu_store_super(const struct slu_store *store);
-/* Validation in full of one node; NULL or what is wrong. expect_* 0 / NULL: not checked. */
+/*
+ * Validation in full of one node; NULL or what is wrong. Not checked: expect_txid 0, expect_level below 0,
+ * lower or upper NULL.
+ */
 const char *slu_node_check(const struct slu_disk_node *node, const uint8_t volume_id[16], uint64_t blkno,
 			   uint64_t expect_txid, int expect_level, const struct slu_key *lower,
 			   const struct slu_key *upper);

@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The nodes in memory: a hash by number, lists by state, second-chance eviction of clean ones, and
+ * the reading of missing ones.
+ *
+ * Everything here runs under store->lock except node_read_wait, which is what a need waits for: it
+ * reads with no lock held. Threads that miss the same node wait for the first one's read. What a
+ * read brings is checked in full before it can be found as CLEAN; otherwise it stays behind as BAD,
+ * and the next one who cannot do without it answers -EIO and takes it out, so that a passing error
+ * of the disk is asked again. A node enters with (block, transaction) as its name; that pair is
+ * never used twice, so a read that comes late, after its block was freed and reused, harms nobody.
+ *
+ * Nodes come in slabs and are kept for reuse until close. Clean ones are evicted to stay within the
+ * limit; dirty ones and those being written cannot be, and may push the total beyond it: tickets
+ * bound them.
+ */
+#include "store_private.h"
+
+#define SLAB_NODES 32
+
+struct node_slab {
+	struct node_slab *next;
+	struct slu_disk_node *disk;
+	struct node nodes[SLAB_NODES];
+};
+
+int node_cache_init(struct node_cache *nc, size_t bytes)
+{
+	size_t size = 256;
+
+	nc->limit = slu_max(bytes, (size_t)1 << 20) / SLU_BLOCK_SIZE;
+	while (size < nc->limit * 2)
+		size *= 2;
+	nc->table = slu_calloc(size, sizeof(*nc->table));
+	if (!nc->table)
+		return -ENOMEM;
+	nc->mask = size - 1;
+	slu_cond_init(&nc->read_done);
+	return 0;
+}
+
+void node_cache_fini(struct node_cache *nc)
+{
+	struct node_slab *slab;
+
+	if (!nc->table)
+		return;
+	while ((slab = nc->slabs)) {
+		nc->slabs = slab->next;
+		slu_free(slab->disk);
+		slu_free(slab);
+	}
+	slu_cond_fini(&nc->read_done);
+	slu_free(nc->table);
+	nc->table = NULL;
+}
+
+/* ------------------------------------------------------------------ lists and hash */
+
+void node_list_add(struct node_list *list, struct node *n)
+{
+	n->next = NULL;
+	n->prev = list->last;
+	if (list->last)
+		list->last->next = n;
+	else
+		list->first = n;
+	list->last = n;
+	list->count++;
+}
+
+void node_list_del(struct node_list *list, struct node *n)
+{
+	if (n->prev)
+		n->prev->next = n->next;
+	else
+		list->first = n->next;
+	if (n->next)
+		n->next->prev = n->prev;
+	else
+		list->last = n->prev;
+	n->prev = n->next = NULL;
+	list->count--;
+}
+
+static struct node **node_bucket(struct node_cache *nc, struct node_ref ref)
+{
+	return &nc->table[(ref.number * 0x9e3779b97f4a7c15ull >> 20) & nc->mask];
+}
+
+void node_hash_add(struct node_cache *nc, struct node *n)
+{
+	struct node **bucket = node_bucket(nc, n->ref);
+
+	n->hash_next = *bucket;
+	*bucket = n;
+}
+
+void node_hash_del(struct node_cache *nc, struct node *n)
+{
+	struct node **p = node_bucket(nc, n->ref);
+
+	while (*p != n) {
+		slu_assert(*p);
+		p = &(*p)->hash_next;
+	}
+	*p = n->hash_next;
+	n->hash_next = NULL;
+}
+
+struct node *node_find(struct slu_store *store, struct node_ref ref)
+{
+	struct node *n = *node_bucket(&store->cache, ref);
+
+	while (n && (n->ref.number != ref.number || n->ref.txid != ref.txid))
+		n = n->hash_next;
+	return n;
+}
+
+/* ------------------------------------------------------------------ memory */
+
+static int slab_add(struct node_cache *nc)
+{
+	struct node_slab *slab = slu_zalloc(sizeof(*slab));
+
+	if (!slab)
+		return -ENOMEM;
+	slab->disk = slu_alloc_aligned(SLU_BLOCK_SIZE, SLAB_NODES * sizeof(*slab->disk));
+	if (!slab->disk) {
+		slu_free(slab);
+		return -ENOMEM;
+	}
+	slab->next = nc->slabs;
+	nc->slabs = slab;
+	for (unsigned int i = 0; i < SLAB_NODES; i++) {
+		slab->nodes[i].disk = &slab->disk[i];
+		node_list_add(&nc->free, &slab->nodes[i]);
+	}
+	nc->ntotal += SLAB_NODES;
+	return 0;
+}
+
+void node_give(struct slu_store *store, struct node *n)
+{
+	n->state = NODE_FREE;
+	n->ref = (struct node_ref){0};
+	n->dead = n->failed = n->vetted = n->referenced = false;
+	node_list_add(&store->cache.free, n);
+}
+
+/*
+ * Second chance: a node that was used since it last came up goes to the back once more. If all of
+ * them were, none is evicted unless `force` is given: an operation that needs more nodes than the
+ * limit allows starts over after every read, and would never end if one read threw out what another
+ * had brought.
+ */
+static bool node_evict_one(struct slu_store *store, bool force)
+{
+	struct node_cache *nc = &store->cache;
+	size_t chances = nc->clean.count;
+
+	while (nc->clean.first) {
+		struct node *n = nc->clean.first;
+
+		node_list_del(&nc->clean, n);
+		if (n->referenced) {
+			n->referenced = false;
+			node_list_add(&nc->clean, n);
+			if (--chances == 0 && !force)
+				return false;
+			continue;
+		}
+		node_hash_del(nc, n);
+		node_give(store, n);
+		return true;
+	}
+	return false;
+}
+
+/* However many are dirty, this many clean ones may stay. */
+static size_t node_cache_least_clean(const struct node_cache *nc)
+{
+	return nc->limit / 4;
+}
+
+int node_cache_fill(struct slu_store *store, size_t n)
+{
+	struct node_cache *nc = &store->cache;
+
+	while (nc->free.count < n) {
+		int err;
+
+		if (nc->ntotal + SLAB_NODES > nc->limit &&
+		    nc->clean.count > node_cache_least_clean(nc) && node_evict_one(store, false))
+			continue;
+		err = slab_add(nc);
+		if (err && node_evict_one(store, true))
+			continue;
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+void node_cache_trim(struct slu_store *store)
+{
+	struct node_cache *nc = &store->cache;
+
+	while (nc->ntotal - nc->free.count > nc->limit &&
+	       nc->clean.count > node_cache_least_clean(nc) && node_evict_one(store, false))
+		;
+}
+
+struct node *node_take(struct slu_store *store)
+{
+	struct node *n = store->cache.free.last;
+
+	slu_assert(n);
+	node_list_del(&store->cache.free, n);
+	return n;
+}
+
+/* ------------------------------------------------------------------ reading */
+
+static void node_report(struct slu_store *store, uint64_t blkno, const char *wrong)
+{
+	stat_add(&store->stats.corrupt_nodes, 1);
+	slu_event_post(&store->events, &(struct slu_event){.kind = SLU_EVENT_NODE_CORRUPT,
+							   .error = -EIO,
+							   .pos = blkno,
+							   .text = wrong});
+}
+
+/* What is wrong with what was read, or NULL. */
+static const char *node_check_read(struct slu_store *store, const struct node *n)
+{
+	const char *wrong = slu_node_check(n->disk, store->super.volume_id, n->ref.number,
+					   n->ref.txid, -1, NULL, NULL);
+
+	if (wrong || disk_level(n->disk) == 0)
+		return wrong;
+	for (unsigned int i = 0; i < disk_count(n->disk); i++)
+		if (inner_ref(n->disk, i).number >= slu_blockio_info(store->bio)->nblocks)
+			return "a child beyond the end";
+	return NULL;
+}
+
+/* The need of a missing node: returns 0 when it is CLEAN, or BAD. */
+static int node_read_wait(struct slu_need *need)
+{
+	struct slu_store *store = need->owner;
+	struct node_cache *nc = &store->cache;
+	struct node_ref ref = {need->arg[0], need->arg[1]};
+	struct node *n;
+	int err;
+
+	slu_mutex_lock(&store->lock);
+	n = node_find(store, ref);
+	if (n) {
+		while ((n = node_find(store, ref)) && n->state == NODE_READING)
+			slu_cond_wait(&nc->read_done, &store->lock);
+		slu_mutex_unlock(&store->lock);
+		return 0;
+	}
+	err = node_cache_fill(store, 1);
+	if (err) {
+		slu_mutex_unlock(&store->lock);
+		return err;
+	}
+	n = node_take(store);
+	n->state = NODE_READING;
+	n->ref = ref;
+	node_hash_add(nc, n);
+	slu_mutex_unlock(&store->lock);
+
+	slu_stress_point("store-node-read");
+	stat_add(&store->stats.node_reads, 1);
+	err = slu_blockio_read(store->bio, ref.number, 1, n->disk);
+	if (!err && node_check_read(store, n))
+		err = -EIO;
+
+	slu_mutex_lock(&store->lock);
+	n->state = err ? NODE_BAD : NODE_CLEAN;
+	n->referenced = true;
+	node_list_add(&nc->clean, n);
+	node_cache_trim(store);
+	slu_cond_broadcast(&nc->read_done);
+	slu_mutex_unlock(&store->lock);
+	return 0;
+}
+
+static int node_need(struct slu_store *store, struct node_ref ref, struct slu_need *need)
+{
+	slu_assert(need); /* tree_plan has seen to it that tree_apply finds everything */
+	need->wait = node_read_wait;
+	need->what = "a node read";
+	need->owner = store;
+	need->arg[0] = ref.number;
+	need->arg[1] = ref.txid;
+	need->slow = false;
+	return -EAGAIN;
+}
+
+/* Does the node agree with what its parent says of it? Asked once for each node in memory. */
+static bool node_vet(struct node *n, const struct node_place *place)
+{
+	if (n->vetted)
+		return true;
+	if (place->level >= 0 && disk_level(n->disk) != (unsigned int)place->level)
+		return false;
+	if (memcmp(n->disk->lower, place->lower, SLU_KEY_SIZE) ||
+	    memcmp(n->disk->upper, place->upper, SLU_KEY_SIZE))
+		return false;
+	n->vetted = true;
+	return true;
+}
+
+int node_load(struct slu_store *store, const struct node_place *place, struct node **ret,
+	      struct slu_need *need)
+{
+	struct node *n = node_find(store, place->ref);
+
+	if (!n || n->state == NODE_READING) {
+		/* Numbers below a checked node were checked; what is virtual is in memory. */
+		slu_assert(!node_ref_virtual(place->ref));
+		return node_need(store, place->ref, need);
+	}
+	if (n->state == NODE_BAD) {
+		const char *wrong = "cannot be read";
+
+		if (slu_get_le64(&n->disk->blkno) == n->ref.number)
+			wrong = "damaged";
+		node_list_del(&store->cache.clean, n);
+		node_hash_del(&store->cache, n);
+		node_give(store, n);
+		node_report(store, place->ref.number, wrong);
+		return -EIO;
+	}
+	if (!node_vet(n, place)) {
+		node_report(store, place->ref.number, "does not fit its parent");
+		return -EIO;
+	}
+	n->referenced = true;
+	stat_add(&store->stats.node_hits, 1);
+	*ret = n;
+	return 0;
+}
+
+int node_peek(struct slu_store *store, const struct node_place *place, struct node **ret,
+	      struct slu_need *need)
+{
+	struct node *n = node_find(store, place->ref);
+
+	*ret = NULL;
+	if (!n || n->state == NODE_READING)
+		return need ? node_need(store, place->ref, need) : 0;
+	if (n->state == NODE_BAD || !node_vet(n, place))
+		return 0;
+	n->referenced = true;
+	*ret = n;
+	return 0;
+}

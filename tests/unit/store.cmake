@@ -1,0 +1,1 @@
+slu_unit_test(store_basic slu_store)
