@@ -259,11 +259,12 @@ void slu_simdisk_power_cut(struct slu_simdisk *disk, uint64_t seed);
  */
 void slu_simdisk_record(struct slu_simdisk *disk, bool on);
 size_t slu_simdisk_nrecords(const struct slu_simdisk *disk);
-/* One record, for reports: op, blkno, nblocks, and which writes a flush covers (those before). */
+/* One record, for reports. */
 struct slu_simdisk_record {
 	enum slu_io_op op;
 	uint64_t blkno, nblocks;
-	size_t covers; /* FLUSH: the first `covers` records are durable */
+	size_t submitted; /* how many records had completed when it was submitted */
+	size_t covers;    /* once it has completed, the first `covers` records are durable */
 };
 void slu_simdisk_record_at(const struct slu_simdisk *disk, size_t i,
 			   struct slu_simdisk_record *ret);

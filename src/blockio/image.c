@@ -65,6 +65,8 @@ int image_rw(struct image *img, bool write, const struct iovec *iov, int niov, u
 			ret = preadv(img->fd, v, n, (off_t)(pos + done));
 		if (ret > 0) {
 			done += (uint64_t)ret;
+			if (done < total)
+				slu_stress_point("blockio-partial");
 			continue;
 		}
 		if (!ret) /* the image has become shorter than it was */

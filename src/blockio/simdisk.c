@@ -495,6 +495,7 @@ void slu_simdisk_record_at(const struct slu_simdisk *from, size_t i, struct slu_
 	ret->op = r->op;
 	ret->blkno = r->blkno;
 	ret->nblocks = r->nblocks;
+	ret->submitted = r->submitted > disk->log.first ? r->submitted - disk->log.first : 0;
 	ret->covers = r->durable > disk->log.first ? r->durable - disk->log.first : 0;
 	slu_mutex_unlock(&disk->lock);
 }

@@ -144,10 +144,12 @@ static void reap_rw(struct uring *u, struct slu_io *io, int res)
 {
 	if (res > 0) {
 		io->engine[SLOT_PROGRESS] += (uint64_t)res;
-		if (io_done(io) < blockio_bytes(io))
-			io_queue_push(&u->pending, io);
-		else
+		if (io_done(io) == blockio_bytes(io)) {
 			blockio_complete(io, 0);
+			return;
+		}
+		slu_stress_point("blockio-partial");
+		io_queue_push(&u->pending, io);
 	} else if (!res) { /* the image has become shorter than it was */
 		blockio_complete(io, -EIO);
 	} else if (io_done(io) && res == -EINVAL) {

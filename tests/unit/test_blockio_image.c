@@ -6,6 +6,7 @@
 #include "sluice/blockio.h"
 #include <fcntl.h>
 #include <linux/filter.h>
+#include <linux/fs.h>
 #include <linux/loop.h>
 #include <linux/seccomp.h>
 #include <setjmp.h>
@@ -13,6 +14,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -148,6 +150,26 @@ static void an_image_that_may_only_be_read_is_EACCES_for_writing(void **state)
 	in_child(open_without_permission);
 }
 
+static void an_immutable_image_is_EACCES_for_writing(void **state)
+{
+	struct slu_blockio_opts opts = {.engine = "threads"};
+	int fd = open(image, O_RDONLY | O_CLOEXEC), flags, none = 0;
+
+	assert_true(fd >= 0);
+	if (geteuid() || ioctl(fd, FS_IOC_GETFLAGS, &flags)) {
+		close(fd);
+		print_message("SKIPPED: needs root and a filesystem with attributes\n");
+		return;
+	}
+	flags |= FS_IMMUTABLE_FL;
+	assert_int_equal(ioctl(fd, FS_IOC_SETFLAGS, &flags), 0);
+	assert_int_equal(try_open(image, &opts), -EACCES);
+	opts.readonly = true;
+	assert_int_equal(try_open(image, &opts), 0);
+	assert_int_equal(ioctl(fd, FS_IOC_SETFLAGS, &none), 0);
+	close(fd);
+}
+
 static void out_of_memory_is_ENOMEM_and_leaves_nothing_open(void **state)
 {
 	struct slu_blockio_opts opts = {.engine = "threads", .lock = SLU_LOCK_EXCLUSIVE};
@@ -237,6 +259,13 @@ static void create_makes_an_empty_file_that_grows(void **state)
 
 /* ------------------------------------------------------------------ the descriptor */
 
+static bool is_image(int fd)
+{
+	struct stat a, b;
+
+	return !fstat(fd, &a) && !stat(image, &b) && a.st_ino == b.st_ino && a.st_dev == b.st_dev;
+}
+
 #define MAX_FD 64
 
 static void descriptors_are_closed_on_exec_and_after_close(void **state)
@@ -256,6 +285,7 @@ static void descriptors_are_closed_on_exec_and_after_close(void **state)
 			continue;
 		opened++;
 		assert_true(flags & FD_CLOEXEC);
+		assert_false(fcntl(fd, F_GETFL) & (O_NONBLOCK | O_APPEND) && is_image(fd));
 	}
 	assert_true(opened >= 1);
 	slu_blockio_close(bio);
@@ -472,9 +502,16 @@ static void a_second_opener_is_told_who_holds_the_image(void **state)
 					.lock = SLU_LOCK_EXCLUSIVE,
 					.lock_busy = note_busy,
 					.lock_busy_ctx = &busy};
-	struct holder h = hold(SLU_LOCK_EXCLUSIVE, 0);
+	int before = open(dir, O_RDONLY | O_CLOEXEC), after = open(dir, O_RDONLY | O_CLOEXEC);
+	struct holder h;
 
+	/* Locks of others on the same filesystem, older and newer than the holder's. */
+	assert_int_equal(flock(before, LOCK_SH), 0);
+	h = hold(SLU_LOCK_EXCLUSIVE, 0);
+	assert_int_equal(flock(after, LOCK_SH), 0);
 	assert_int_equal(try_open(image, &opts), -EBUSY);
+	close(before);
+	close(after);
 	assert_int_equal(busy.calls, 1);
 	assert_int_equal(busy.pid, h.pid);
 	assert_string_equal(busy.comm, "the-holder");
@@ -549,6 +586,7 @@ static void one_process_does_not_open_an_image_twice(void **state)
 	assert_int_equal(slu_blockio_open(image, &opts, &bio), 0);
 	assert_int_equal(try_open(image, &opts), -EBUSY);
 	assert_int_equal(busy.pid, getpid());
+	assert_int_equal(busy.calls, 1); /* and not once per engine that was tried */
 	slu_blockio_close(bio);
 	assert_int_equal(try_open(image, &opts), 0);
 }
@@ -713,6 +751,7 @@ int main(void)
 		image_test(a_character_device_is_ENOTBLK),
 		image_test(an_unknown_engine_is_EINVAL),
 		image_test(an_image_that_may_only_be_read_is_EACCES_for_writing),
+		image_test(an_immutable_image_is_EACCES_for_writing),
 		image_test(out_of_memory_is_ENOMEM_and_leaves_nothing_open),
 		image_test(whole_blocks_count_and_a_size_cuts_them),
 		image_test(create_makes_an_empty_file_that_grows),
