@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What can be known to be wrong before anything is touched, said in one line that names the remedy.
+ * Called by main before there are threads; takes no lock.
+ */
+#include "daemon_private.h"
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define FUSE_DEVICE "/dev/fuse"
+#define FUSE_CONF   "/etc/fuse.conf"
+
+static void fail(GError **error, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
+static void fail(GError **error, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	*error = g_error_new_valist(DAEMON_ERROR, STATUS_FAILED, fmt, ap);
+	va_end(ap);
+}
+
+bool check_fuse_device(GError **error)
+{
+	if (access(FUSE_DEVICE, F_OK) == 0)
+		return true;
+	fail(error, "there is no " FUSE_DEVICE ": load the module (modprobe fuse), or give the "
+		    "container the device (--device " FUSE_DEVICE ")");
+	return false;
+}
+
+static bool conf_allows_other(void)
+{
+	g_autofree char *text = NULL;
+	g_auto(GStrv) lines = NULL;
+
+	if (!g_file_get_contents(FUSE_CONF, &text, NULL, NULL))
+		return false;
+	lines = g_strsplit(text, "\n", -1);
+	for (guint i = 0; lines[i]; i++) {
+		if (strcmp(g_strstrip(lines[i]), "user_allow_other") == 0)
+			return true;
+	}
+	return false;
+}
+
+bool check_allow_other(const struct daemon_opts *o, GError **error)
+{
+	if (!o->allow_other || geteuid() == 0 || conf_allows_other())
+		return true;
+	fail(error, "allow_other is not allowed to ordinary users here: an administrator has to "
+		    "add the line user_allow_other to " FUSE_CONF);
+	return false;
+}
+
+/* ------------------------------------------------------------------ the mount point */
+
+static bool clear_dead(const char *path, GError **error)
+{
+	char why[256];
+
+	if (slu_mount_detach(path, 0, why, sizeof(why)) &&
+	    slu_mount_detach(path, SLU_DETACH_LAZY, why, sizeof(why))) {
+		fail(error, "the dead mount on %s cannot be unmounted: %s", path, why);
+		return false;
+	}
+	return true;
+}
+
+/* True: nothing dead lies on path (any more). */
+static bool check_dead(const struct daemon_opts *o, const char *path, GError **error)
+{
+	for (int i = 0; i < 16; i++) { /* they can lie on top of each other */
+		struct mount_entry *e = mountinfo_by_target(path);
+		bool dead = e && mount_entry_is_dead(e);
+
+		mount_entry_free(e);
+		if (!dead)
+			return true;
+		if (!o->replace_stale) {
+			fail(error,
+			     "%s is a dead mount (Transport endpoint is not connected): "
+			     "type \"fusermount3 -u %s\", or use --replace-stale",
+			     path, path);
+			return false;
+		}
+		if (!clear_dead(path, error))
+			return false;
+	}
+	fail(error, "too many dead mounts on %s", path);
+	return false;
+}
+
+char *check_mountpoint(const struct daemon_opts *o, GError **error)
+{
+	g_autofree char *path = NULL;
+	struct stat st;
+
+	if (g_str_has_prefix(o->mountpoint, "/dev/fd/"))
+		return g_strdup(o->mountpoint);
+	path = path_canonical(o->mountpoint);
+	if (!path) {
+		if (errno == ENOENT)
+			fail(error, "the mount point %s does not exist", o->mountpoint);
+		else
+			fail(error, "the mount point %s: %s", o->mountpoint, g_strerror(errno));
+		return NULL;
+	}
+	if (!check_dead(o, path, error))
+		return NULL;
+	if (stat(path, &st)) {
+		fail(error, "the mount point %s: %s", path, g_strerror(errno));
+		return NULL;
+	}
+	if (!S_ISDIR(st.st_mode)) {
+		fail(error, "the mount point %s is not a directory", path);
+		return NULL;
+	}
+	return g_steal_pointer(&path);
+}
+
+/* ------------------------------------------------------------------ the image */
+
+char *check_image(const struct daemon_opts *o, bool *ret_device, GError **error)
+{
+	g_autofree char *path = NULL;
+	struct stat st;
+
+	path = path_canonical(o->image);
+	if (!path || stat(path, &st)) {
+		fail(error, "%s: %s", o->image, g_strerror(errno));
+		return NULL;
+	}
+	if (S_ISDIR(st.st_mode)) {
+		fail(error, "%s is a directory: the first argument is the image", path);
+		return NULL;
+	}
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+		fail(error, "%s is neither a file nor a block device", path);
+		return NULL;
+	}
+	*ret_device = S_ISBLK(st.st_mode);
+	return g_steal_pointer(&path);
+}

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * daemon: what the files of the program share. Cold code: GLib for strings and errors, one clear
+ * line for whatever goes wrong, an exit status as mount(8) has them.
+ */
+#ifndef SLUICE_DAEMON_PRIVATE_H
+#define SLUICE_DAEMON_PRIVATE_H
+
+#include "sluice/event.h"
+#include "sluice/session.h"
+#include <glib.h>
+#include <limits.h>
+#include <syslog.h>
+
+/* As mount(8). */
+enum exit_status {
+	STATUS_OK = 0,
+	STATUS_USAGE = 1,   /* wrong words; from a daemon that has served: data was lost */
+	STATUS_SYSTEM = 2,  /* out of memory, cannot fork */
+	STATUS_FAILED = 32, /* the mount, unmount or remount did not happen */
+};
+
+/* ------------------------------------------------------------------ options.c */
+
+enum action {
+	ACTION_MOUNT,
+	ACTION_REMOUNT,
+	ACTION_UNMOUNT,
+	ACTION_HELP,
+	ACTION_VERSION,
+	ACTION_NOTHING, /* mount -f: fake */
+};
+
+/* What was said explicitly: a remount refuses what differs. */
+enum given {
+	GIVEN_MODE = 1u << 0, /* ro or rw */
+	GIVEN_SYNC = 1u << 1,
+	GIVEN_COMMIT = 1u << 2,
+	GIVEN_CACHE_SIZE = 1u << 3,
+	GIVEN_WRITEBACK = 1u << 4,
+	GIVEN_IO = 1u << 5,
+	GIVEN_IMAGE_OFFSET = 1u << 6,
+	GIVEN_IMAGE_SIZE = 1u << 7,
+	GIVEN_MAX_WRITE = 1u << 8,
+	GIVEN_ALLOW_OTHER = 1u << 9,
+	GIVEN_ATIME = 1u << 10,
+	GIVEN_SUID = 1u << 11, /* suid or nosuid; and so on */
+	GIVEN_DEV = 1u << 12,
+	GIVEN_EXEC = 1u << 13,
+};
+
+struct daemon_opts {
+	enum action action;
+	char *image;      /* as given */
+	char *mountpoint; /* as given; for an unmount a mount point or an image */
+	bool foreground;
+	bool debug;
+	bool replace_stale;
+	bool lazy, force; /* unmount */
+	uint64_t wait_ns; /* for the image's lock */
+	int ready_fd;     /* -1: none */
+
+	/* from -o */
+	uint32_t given; /* enum given */
+	bool readonly;
+	bool sync;
+	bool nowriteback;
+	bool allow_other;
+	enum { ATIME_RELATIVE, ATIME_STRICT, ATIME_NEVER } atime;
+	bool nosuid, nodev, noexec; /* as libfuse: nosuid and nodev unless said otherwise */
+	bool nodiratime;
+	uint64_t commit_ns;                /* 0: the default */
+	uint64_t cache_size;               /* bytes; 0: the default */
+	uint64_t image_offset, image_size; /* bytes */
+	uint32_t max_write;                /* bytes; 0: the default */
+	char *engine;                      /* NULL: the best that works */
+	char *fsname, *subtype;            /* NULL: the image's path, "sluicefs" */
+};
+
+/* How the program was called decides which words it takes. */
+enum personality { PERSONALITY_SLUICEFS, PERSONALITY_MOUNT_HELPER, PERSONALITY_UMOUNT_HELPER };
+enum personality options_personality(const char *argv0);
+
+void options_init(struct daemon_opts *o);
+void options_fini(struct daemon_opts *o);
+/* False: error has one line. o must be given to options_fini in any case. */
+bool options_parse(struct daemon_opts *o, int argc, char **argv, GError **error);
+/* One list, as after -o. sloppy: unknown words are passed over. */
+bool options_parse_list(struct daemon_opts *o, const char *list, bool sloppy, GError **error);
+/* Whether a remount with `want` changes something that cannot be changed; names it. */
+bool options_same(const struct daemon_opts *have, const struct daemon_opts *want, GError **error);
+/* The kernel's own words, for the mount. */
+char *options_kernel_flags(const struct daemon_opts *o);
+void options_print_help(FILE *f);
+
+/* Every GError of this program has the exit status as its code. */
+GQuark daemon_error_quark(void);
+#define DAEMON_ERROR daemon_error_quark()
+
+/* ------------------------------------------------------------------ mountinfo.c */
+
+struct mount_entry {
+	unsigned int major, minor; /* of the mounted filesystem's device */
+	char *target, *source, *type;
+	char *vfs_opts, *super_opts;
+};
+
+void mount_entry_free(struct mount_entry *e);
+/* The topmost mount on a path (absolute, canonical), or NULL. */
+struct mount_entry *mountinfo_by_target(const char *target);
+/* The topmost sluicefs mount of a source. */
+struct mount_entry *mountinfo_by_source(const char *source);
+/* A line of /proc/self/mountinfo; NULL if it is none. */
+struct mount_entry *mountinfo_parse(const char *line);
+bool mount_entry_is_ours(const struct mount_entry *e);
+bool mount_entry_is_fuse(const struct mount_entry *e);
+/* Whether a word is in a list of options. */
+bool mount_has_word(const char *opts, const char *word);
+/* user_id= of the mount: who runs its daemon. */
+uid_t mount_entry_uid(const struct mount_entry *e);
+/* Nobody serves it any more. Asks as the user who may; needs a process without threads. */
+bool mount_entry_is_dead(const struct mount_entry *e);
+/* Absolute, without links; works for a dead mount point, too. NULL and errno. */
+char *path_canonical(const char *path);
+
+/* ------------------------------------------------------------------ checks.c */
+
+/* Each: false and one line, before anything has been touched. */
+bool check_fuse_device(GError **error);
+bool check_allow_other(const struct daemon_opts *o, GError **error);
+/* The canonical mount point; unmounts a dead one if that was asked for. */
+char *check_mountpoint(const struct daemon_opts *o, GError **error);
+/* The canonical path of the image. */
+char *check_image(const struct daemon_opts *o, bool *ret_device, GError **error);
+
+/* ------------------------------------------------------------------ report.c */
+
+/* To stderr, or to the system's log once the program has gone to the background. */
+void report(int priority, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void report_to_syslog(const char *mountpoint);
+void report_debug(bool on);
+
+/* Events wait here until the main thread logs them: a sink must not block. */
+#define REPORT_RING       256u
+#define REPORT_KEPT_BACK  64u /* slots for what must not be lost: READONLY, DATA_LOST */
+#define REPORT_KINDS      16u
+#define REPORT_PER_WINDOW 10u /* lines of one kind in ten seconds */
+
+struct report_events {
+	struct slu_mutex lock; /* leaf: ring, head, tail, dropped */
+	struct slu_event ring[REPORT_RING];
+	uint32_t head, tail; /* unbounded; tail - head are waiting */
+	uint64_t dropped;
+	_Atomic bool lost; /* data was lost */
+	int wake_fd;       /* an eventfd that the main loop polls, or -1 */
+	/* the main thread's */
+	uint64_t window_ns[REPORT_KINDS];
+	uint32_t in_window[REPORT_KINDS];
+	uint64_t suppressed[REPORT_KINDS];
+	void (*write)(int priority, const char *line); /* tests; NULL: report() */
+};
+
+void report_events_init(struct report_events *r, int wake_fd);
+void report_events_fini(struct report_events *r);
+struct slu_event_sink report_events_sink(struct report_events *r);
+/* Logs what is waiting. Main thread. */
+void report_events_flush(struct report_events *r);
+
+/* ------------------------------------------------------------------ control.c */
+
+/*
+ * A Unix socket, 0600, named after the mount's device number. One request and one answer per
+ * connection, each a text that ends with a NUL: "ok", or "error " and a line.
+ */
+#define CONTROL_MESSAGE_MAX 8192u
+
+typedef void control_handler(void *ctx, const char *request, GString *reply);
+
+struct control {
+	int fd; /* listens; -1: none */
+	char *path;
+	control_handler *handler;
+	void *ctx;
+};
+/* Where the daemon of user uid listens; NULL: nowhere. */
+char *control_path(uid_t uid, unsigned int major, unsigned int minor);
+/* Without a directory for it there is no socket, and that is no error. */
+void control_start(struct control *c, unsigned int major, unsigned int minor,
+		   control_handler *handler, void *ctx);
+/* Serves the connection that waits on c->fd; at most a second or two for a slow peer. */
+void control_serve(struct control *c);
+void control_stop(struct control *c);
+
+/* The other end. -1 and a line; *ret_pid the daemon's. */
+int control_connect(const struct mount_entry *e, pid_t *ret_pid, GError **error);
+/* True: "ok". Closes fd. */
+bool control_call(int fd, const char *request, GError **error);
+
+/* ------------------------------------------------------------------ serve.c */
+
+/*
+ * Opens, mounts, serves, ends; the exit status. status_fd: told 0 (one byte) when the mount can be
+ * used; -1 in the foreground.
+ */
+int serve(const struct daemon_opts *o, const char *image, bool device, const char *mountpoint,
+	  int status_fd);
+
+/* ------------------------------------------------------------------ stack.c */
+
+/* The image, the volume on it, and what was said about them. */
+struct stack {
+	struct slu_fs *fs;
+	bool readonly; /* also when only reading was possible */
+};
+bool stack_open(struct stack *st, const struct daemon_opts *o, const char *image,
+		const struct slu_event_sink *events, GError **error);
+
+/* ------------------------------------------------------------------ helpers.c */
+
+int helper_unmount(const struct daemon_opts *o);
+int helper_remount(const struct daemon_opts *o, const char *list);
+
+#endif

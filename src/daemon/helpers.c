@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The short-lived parts of the program: unmount and wait, remount. Called by main; no threads, no
+ * locks.
+ */
+#include "daemon_private.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define SAY_AFTER_NS (5 * SLU_NS_PER_SEC)
+#define LOCK_POLL_NS (20 * SLU_NS_PER_MS)
+
+static struct mount_entry *find_mount(const char *what)
+{
+	g_autofree char *path = path_canonical(what);
+	struct mount_entry *e = NULL;
+
+	if (path)
+		e = mountinfo_by_target(path);
+	if (!e && path)
+		e = mountinfo_by_source(path);
+	return e ? e : mountinfo_by_source(what);
+}
+
+/* ------------------------------------------------------------------ unmount */
+
+/* A handle on the daemon, so that its end can be waited for; -1 if it cannot be told. */
+static int daemon_pidfd(const struct mount_entry *e, pid_t *ret_pid)
+{
+	g_autoptr(GError) error = NULL;
+	int sock, fd;
+
+	sock = control_connect(e, ret_pid, &error);
+	if (sock < 0)
+		return -1;
+	fd = (int)syscall(SYS_pidfd_open, *ret_pid, 0);
+	close(sock);
+	return fd;
+}
+
+static void wait_for_process(int pidfd, pid_t pid)
+{
+	struct pollfd p = {.fd = pidfd, .events = POLLIN};
+	int n;
+
+	n = poll(&p, 1, (int)(SAY_AFTER_NS / SLU_NS_PER_MS));
+	if (n == 0)
+		report(LOG_NOTICE, "waiting for process %d to write everything out", (int)pid);
+	while (n == 0 || (n < 0 && errno == EINTR))
+		n = poll(&p, 1, -1);
+}
+
+/* The lock is held exactly as long as the image may be written to. */
+static void wait_for_lock(const char *image)
+{
+	uint64_t start = slu_clock_ns();
+	bool said = false;
+	struct stat st;
+	int fd;
+
+	if (*image != '/' || stat(image, &st) || (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)))
+		return;
+	fd = open(image, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return;
+	while (flock(fd, LOCK_SH | LOCK_NB) && (errno == EWOULDBLOCK || errno == EINTR)) {
+		if (!said && slu_clock_ns() - start > SAY_AFTER_NS) {
+			report(LOG_NOTICE, "waiting until %s is written out", image);
+			said = true;
+		}
+		slu_sleep_ns(LOCK_POLL_NS);
+	}
+	close(fd);
+}
+
+int helper_unmount(const struct daemon_opts *o)
+{
+	struct mount_entry *e = find_mount(o->mountpoint);
+	unsigned int flags = 0;
+	int pidfd = -1, err;
+	pid_t pid = 0;
+	char why[256];
+
+	if (!e || !mount_entry_is_ours(e)) {
+		report(LOG_ERR, e ? "%s is not a sluicefs mount" : "%s is not mounted",
+		       o->mountpoint);
+		mount_entry_free(e);
+		return STATUS_FAILED;
+	}
+	if (o->lazy)
+		flags |= SLU_DETACH_LAZY;
+	if (o->force)
+		flags |= SLU_DETACH_FORCE;
+	if (!mount_entry_is_dead(e))
+		pidfd = daemon_pidfd(e, &pid);
+	err = slu_mount_detach(e->target, flags, why, sizeof(why));
+	if (err)
+		report(LOG_ERR, "%s", why);
+	/* After a lazy one the daemon lives as long as files are open: that is what was asked for.
+	 */
+	else if (!o->lazy && pidfd >= 0)
+		wait_for_process(pidfd, pid);
+	else if (!o->lazy)
+		wait_for_lock(e->source);
+	if (pidfd >= 0)
+		close(pidfd);
+	mount_entry_free(e);
+	return err ? STATUS_FAILED : STATUS_OK;
+}
+
+/* ------------------------------------------------------------------ remount */
+
+/* mount(2) sets all of them anew, so those that are there are said again. */
+static unsigned long current_flags(const struct mount_entry *e)
+{
+	static const struct {
+		const char *word;
+		unsigned long flag;
+	} map[] = {
+		{"nosuid", MS_NOSUID},   {"nodev", MS_NODEV},           {"noexec", MS_NOEXEC},
+		{"noatime", MS_NOATIME}, {"nodiratime", MS_NODIRATIME}, {"relatime", MS_RELATIME},
+	};
+	unsigned long flags = 0;
+
+	for (size_t i = 0; i < G_N_ELEMENTS(map); i++) {
+		if (mount_has_word(e->vfs_opts, map[i].word))
+			flags |= map[i].flag;
+	}
+	return flags;
+}
+
+static bool kernel_remount(const struct mount_entry *e, bool readonly, GError **error)
+{
+	unsigned long flags = MS_REMOUNT | current_flags(e) | (readonly ? MS_RDONLY : 0);
+
+	if (!mount(e->source, e->target, e->type, flags, NULL))
+		return true;
+	g_set_error(error, DAEMON_ERROR, STATUS_FAILED, "%s cannot be remounted: %s", e->target,
+		    g_strerror(errno));
+	return false;
+}
+
+static bool call(const struct mount_entry *e, const char *request, GError **error)
+{
+	pid_t pid;
+	int fd = control_connect(e, &pid, error);
+
+	return fd >= 0 && control_call(fd, request, error);
+}
+
+/*
+ * Read-only: the kernel first, because it writes out what it holds while the daemon still takes it;
+ * then the daemon drains. Writable: the other way round.
+ */
+static bool remount(const struct mount_entry *e, const char *list, bool readonly, GError **error)
+{
+	g_autofree char *check = g_strdup_printf("remount-check %s", list);
+
+	if (!call(e, check, error))
+		return false;
+	if (readonly)
+		return kernel_remount(e, true, error) && call(e, "remount ro", error);
+	if (!call(e, "remount rw", error))
+		return false;
+	if (kernel_remount(e, false, error))
+		return true;
+	(void)call(e, "remount ro", NULL);
+	return false;
+}
+
+int helper_remount(const struct daemon_opts *o, const char *list)
+{
+	g_autoptr(GError) error = NULL;
+	struct mount_entry *e;
+	bool readonly, ok;
+
+	if (geteuid() != 0) {
+		report(LOG_ERR, "only root can remount");
+		return STATUS_USAGE;
+	}
+	e = find_mount(o->mountpoint);
+	if (!e || !mount_entry_is_ours(e)) {
+		report(LOG_ERR, "%s is not a sluicefs mount", o->mountpoint);
+		mount_entry_free(e);
+		return STATUS_FAILED;
+	}
+	/* Without ro or rw everything stays as it is, and only the check is of use. */
+	readonly = o->given & GIVEN_MODE ? o->readonly : mount_has_word(e->super_opts, "ro");
+	ok = remount(e, list, readonly, &error);
+	if (!ok)
+		report(LOG_ERR, "%s", error->message);
+	mount_entry_free(e);
+	return ok ? STATUS_OK : STATUS_FAILED;
+}

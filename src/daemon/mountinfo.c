@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What is mounted, from /proc/self/mountinfo: a dead FUSE mount can be seen nowhere else, since
+ * every other call ends with "Transport endpoint is not connected" or "Permission denied".
+ *
+ * Called before there are threads, by main and the helpers. Takes no lock.
+ */
+#include "daemon_private.h"
+#include <errno.h>
+#include <grp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+void mount_entry_free(struct mount_entry *e)
+{
+	if (!e)
+		return;
+	g_free(e->target);
+	g_free(e->source);
+	g_free(e->type);
+	g_free(e->vfs_opts);
+	g_free(e->super_opts);
+	g_free(e);
+}
+
+/* "\040" is a blank, and so on. */
+static char *unescape(const char *s)
+{
+	char *out = g_malloc(strlen(s) + 1), *p = out;
+
+	while (*s) {
+		if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' &&
+		    s[3] >= '0' && s[3] <= '7') {
+			*p++ = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0'));
+			s += 4;
+		} else {
+			*p++ = *s++;
+		}
+	}
+	*p = '\0';
+	return out;
+}
+
+/* 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue */
+struct mount_entry *mountinfo_parse(const char *line)
+{
+	g_autofree char *copy = g_strchomp(g_strdup(line));
+	g_auto(GStrv) f = g_strsplit(copy, " ", -1);
+	guint n = g_strv_length(f), dash = 6;
+	struct mount_entry *e;
+	unsigned int major, minor;
+
+	if (n < 10 || sscanf(f[2], "%u:%u", &major, &minor) != 2)
+		return NULL;
+	while (dash < n && strcmp(f[dash], "-") != 0)
+		dash++;
+	if (dash + 3 >= n)
+		return NULL;
+	e = g_new0(struct mount_entry, 1);
+	e->major = major;
+	e->minor = minor;
+	e->target = unescape(f[4]);
+	e->vfs_opts = unescape(f[5]);
+	e->type = unescape(f[dash + 1]);
+	e->source = unescape(f[dash + 2]);
+	e->super_opts = unescape(f[dash + 3]);
+	return e;
+}
+
+bool mount_has_word(const char *opts, const char *word)
+{
+	g_auto(GStrv) list = g_strsplit(opts, ",", -1);
+
+	return g_strv_contains((const gchar *const *)list, word);
+}
+
+bool mount_entry_is_fuse(const struct mount_entry *e)
+{
+	return strcmp(e->type, "fuse") == 0 || strcmp(e->type, "fuseblk") == 0 ||
+	       g_str_has_prefix(e->type, "fuse.") || g_str_has_prefix(e->type, "fuseblk.");
+}
+
+bool mount_entry_is_ours(const struct mount_entry *e)
+{
+	return strcmp(e->type, "fuse.sluicefs") == 0 || strcmp(e->type, "fuseblk.sluicefs") == 0;
+}
+
+uid_t mount_entry_uid(const struct mount_entry *e)
+{
+	g_auto(GStrv) list = g_strsplit(e->super_opts, ",", -1);
+
+	for (guint i = 0; list[i]; i++) {
+		if (g_str_has_prefix(list[i], "user_id="))
+			return (uid_t)strtoul(list[i] + strlen("user_id="), NULL, 10);
+	}
+	return 0;
+}
+
+static gid_t mount_entry_gid(const struct mount_entry *e)
+{
+	g_auto(GStrv) list = g_strsplit(e->super_opts, ",", -1);
+
+	for (guint i = 0; list[i]; i++) {
+		if (g_str_has_prefix(list[i], "group_id="))
+			return (gid_t)strtoul(list[i] + strlen("group_id="), NULL, 10);
+	}
+	return 0;
+}
+
+/* The last entry that matches lies on top. */
+static struct mount_entry *find(bool (*match)(const struct mount_entry *, const char *),
+				const char *what)
+{
+	struct mount_entry *found = NULL;
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	char *line = NULL;
+	size_t size = 0;
+
+	if (!f)
+		return NULL;
+	while (getline(&line, &size, f) > 0) {
+		struct mount_entry *e = mountinfo_parse(line);
+
+		if (e && match(e, what)) {
+			mount_entry_free(found);
+			found = g_steal_pointer(&e);
+		}
+		mount_entry_free(e);
+	}
+	free(line); /* getline's */
+	fclose(f);
+	return found;
+}
+
+static bool match_target(const struct mount_entry *e, const char *target)
+{
+	return strcmp(e->target, target) == 0;
+}
+
+static bool match_source(const struct mount_entry *e, const char *source)
+{
+	return mount_entry_is_ours(e) && strcmp(e->source, source) == 0;
+}
+
+struct mount_entry *mountinfo_by_target(const char *target)
+{
+	return find(match_target, target);
+}
+
+struct mount_entry *mountinfo_by_source(const char *source)
+{
+	return find(match_source, source);
+}
+
+/* ------------------------------------------------------------------ dead or alive */
+
+/* Root may not look into a user's mount; a child that has become that user may. */
+static int stat_as_owner(const struct mount_entry *e)
+{
+	uid_t uid = mount_entry_uid(e);
+	gid_t gid = mount_entry_gid(e);
+	int status;
+	pid_t pid = fork();
+
+	if (pid < 0)
+		return EACCES;
+	if (!pid) {
+		struct stat st;
+
+		if (setgroups(0, NULL) || setresgid(gid, gid, gid) || setresuid(uid, uid, uid))
+			_exit(EACCES);
+		_exit(stat(e->target, &st) ? errno & 0xff : 0);
+	}
+	while (waitpid(pid, &status, 0) < 0) {
+		if (errno != EINTR)
+			return EACCES;
+	}
+	return WIFEXITED(status) ? WEXITSTATUS(status) : EACCES;
+}
+
+bool mount_entry_is_dead(const struct mount_entry *e)
+{
+	struct stat st;
+	int err;
+
+	if (!mount_entry_is_fuse(e))
+		return false;
+	err = stat(e->target, &st) ? errno : 0;
+	if (err == EACCES && geteuid() == 0)
+		err = stat_as_owner(e);
+	return err == ENOTCONN || err == ECONNABORTED;
+}
+
+char *path_canonical(const char *path)
+{
+	g_autofree char *dir = NULL, *base = NULL, *real_dir = NULL;
+	char *real = realpath(path, NULL);
+	int err = errno;
+
+	if (real) {
+		char *copy = g_strdup(real);
+
+		free(real); /* realpath's */
+		return copy;
+	}
+	if (err != ENOTCONN && err != EACCES && err != ECONNABORTED)
+		return NULL;
+	/* The last part may be a dead mount point; what leads to it is not. */
+	dir = g_path_get_dirname(path);
+	base = g_path_get_basename(path);
+	real = realpath(dir, NULL);
+	if (!real || strcmp(base, "..") == 0) {
+		free(real);
+		errno = err;
+		return NULL;
+	}
+	real_dir = g_strdup(real);
+	free(real);
+	return g_build_filename(real_dir, base, NULL);
+}

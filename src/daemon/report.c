@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Everything this program says: to stderr while somebody looks at it, to the system's log after.
+ *
+ * Owns the ring of events that wait to be logged. report() is called from any thread; the sink from
+ * any layer under any lock, so it takes one leaf lock, copies and wakes; the main thread writes.
+ * A slow log can neither stop the volume nor cost an event that says something was lost.
+ */
+#include "daemon_private.h"
+#include <errno.h>
+#include <stdarg.h>
+#include <string.h>
+#include <unistd.h>
+
+#define WINDOW_NS (10 * SLU_NS_PER_SEC)
+
+static _Atomic bool use_syslog, debug_on;
+static char *log_prefix; /* set once, before use_syslog */
+
+void report_debug(bool on)
+{
+	atomic_store(&debug_on, on);
+}
+
+void report_to_syslog(const char *mountpoint)
+{
+	log_prefix = g_strdup(mountpoint);
+	openlog("sluicefs", LOG_PID, LOG_DAEMON);
+	atomic_store(&use_syslog, true);
+}
+
+void report(int priority, const char *fmt, ...)
+{
+	char line[1024];
+	va_list ap;
+
+	if (priority == LOG_DEBUG && !atomic_load(&debug_on))
+		return;
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	if (atomic_load(&use_syslog))
+		syslog(priority, "%s: %s", log_prefix, line);
+	else if (getenv("JOURNAL_STREAM")) /* systemd takes the priority from the line */
+		fprintf(stderr, "<%d>sluicefs: %s\n", priority, line);
+	else
+		fprintf(stderr, "sluicefs: %s\n", line);
+}
+
+/* ------------------------------------------------------------------ events */
+
+static bool must_not_be_lost(enum slu_event_kind kind)
+{
+	return kind == SLU_EVENT_DATA_LOST || kind == SLU_EVENT_READONLY;
+}
+
+static void events_post(void *ctx, const struct slu_event *ev)
+{
+	struct report_events *r = ctx;
+	uint32_t limit = must_not_be_lost(ev->kind) ? REPORT_RING : REPORT_RING - REPORT_KEPT_BACK;
+	uint64_t one = 1;
+	bool was_empty;
+
+	if (ev->kind == SLU_EVENT_DATA_LOST)
+		atomic_store(&r->lost, true);
+	slu_mutex_lock(&r->lock);
+	was_empty = r->head == r->tail;
+	if (r->tail - r->head < limit)
+		r->ring[r->tail++ % REPORT_RING] = *ev;
+	else
+		r->dropped++;
+	slu_mutex_unlock(&r->lock);
+	if (was_empty && r->wake_fd >= 0)
+		(void)!write(r->wake_fd, &one, sizeof(one));
+}
+
+void report_events_init(struct report_events *r, int wake_fd)
+{
+	*r = (struct report_events){.wake_fd = wake_fd};
+	slu_mutex_init(&r->lock, SLU_RANK_LEAF, 0, "event report");
+}
+
+void report_events_fini(struct report_events *r)
+{
+	slu_mutex_fini(&r->lock);
+}
+
+struct slu_event_sink report_events_sink(struct report_events *r)
+{
+	return (struct slu_event_sink){.post = events_post, .ctx = r};
+}
+
+static void describe(const struct slu_event *ev, char *line, size_t size)
+{
+	unsigned long long ino = ev->ino, pos = ev->pos, len = ev->len;
+	const char *err = ev->error ? strerror(-ev->error) : "unknown error";
+	const char *text = ev->text ? ev->text : "";
+
+	switch (ev->kind) {
+	case SLU_EVENT_WRITEBACK_ERROR:
+		snprintf(line, size,
+			 "inode %llu, bytes %llu+%llu cannot be written: %s; kept, will be retried",
+			 ino, pos, len, err);
+		break;
+	case SLU_EVENT_DATA_LOST:
+		snprintf(line, size, "DATA LOST: inode %llu, bytes %llu+%llu: %s", ino, pos, len,
+			 err);
+		break;
+	case SLU_EVENT_NODE_CORRUPT:
+		snprintf(line, size, "the metadata in block %llu is damaged; run fsck.sluicefs",
+			 pos);
+		break;
+	case SLU_EVENT_READONLY:
+		snprintf(line, size, "the volume has turned read-only: %s%s%s", text,
+			 *text ? ": " : "", err);
+		break;
+	case SLU_EVENT_NO_SPACE:
+		snprintf(line, size, "no space%s%s", *text ? ": " : " left on the volume", text);
+		break;
+	case SLU_EVENT_SLOW_COMMIT:
+		snprintf(line, size, "a commit took %.1f s", (double)ev->len / 1e9);
+		break;
+	case SLU_EVENT_FALLBACK:
+		snprintf(line, size, "the newest superblock is bad; mounted the older one%s%s",
+			 *text ? ": " : "", text);
+		break;
+	default:
+		snprintf(line, size, "event %d: inode %llu, %llu+%llu: %s %s", (int)ev->kind, ino,
+			 pos, len, err, text);
+	}
+}
+
+static int priority_of(enum slu_event_kind kind)
+{
+	if (kind == SLU_EVENT_DATA_LOST || kind == SLU_EVENT_READONLY)
+		return LOG_CRIT;
+	return kind == SLU_EVENT_SLOW_COMMIT ? LOG_NOTICE : LOG_ERR;
+}
+
+static void emit(struct report_events *r, int priority, const char *line)
+{
+	if (r->write)
+		r->write(priority, line);
+	else
+		report(priority, "%s", line);
+}
+
+/* A disk that fails does so for every block; ten lines say as much as ten thousand. */
+static bool within_rate(struct report_events *r, unsigned int kind)
+{
+	uint64_t now = slu_clock_ns();
+	char line[96];
+
+	if (now - r->window_ns[kind] >= WINDOW_NS) {
+		if (r->suppressed[kind]) {
+			snprintf(line, sizeof(line), "%llu more lines like that were left out",
+				 (unsigned long long)r->suppressed[kind]);
+			emit(r, LOG_NOTICE, line);
+		}
+		r->window_ns[kind] = now;
+		r->in_window[kind] = 0;
+		r->suppressed[kind] = 0;
+	}
+	if (r->in_window[kind]++ < REPORT_PER_WINDOW)
+		return true;
+	r->suppressed[kind]++;
+	return false;
+}
+
+static bool take(struct report_events *r, struct slu_event *ret, uint64_t *ret_dropped)
+{
+	bool got;
+
+	slu_mutex_lock(&r->lock);
+	got = r->head != r->tail;
+	if (got)
+		*ret = r->ring[r->head++ % REPORT_RING];
+	*ret_dropped = r->dropped;
+	r->dropped = 0;
+	slu_mutex_unlock(&r->lock);
+	return got;
+}
+
+void report_events_flush(struct report_events *r)
+{
+	struct slu_event ev;
+	uint64_t dropped;
+	bool more;
+
+	do {
+		char line[512];
+
+		more = take(r, &ev, &dropped);
+		if (dropped) {
+			snprintf(line, sizeof(line), "%llu events came too fast to be logged",
+				 (unsigned long long)dropped);
+			emit(r, LOG_WARNING, line);
+		}
+		if (!more)
+			break;
+		if (must_not_be_lost(ev.kind) ||
+		    within_rate(r, slu_min((unsigned int)ev.kind, REPORT_KINDS - 1))) {
+			describe(&ev, line, sizeof(line));
+			emit(r, priority_of(ev.kind), line);
+		}
+	} while (more);
+}

@@ -1,0 +1,521 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The life of a mount, in the order that keeps every failure clean: the mounter process first (it
+ * is forked), then the image and the volume, then the mount, then the threads that serve it; and
+ * down again: no more requests, everything on disk, the lock given up, the kernel let go.
+ *
+ * All of it in the main thread, which in between waits for signals, the end of the session, events
+ * to log, and the control socket. Takes no lock.
+ */
+#include "daemon_private.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define READY_WAIT_NS (30 * SLU_NS_PER_SEC)
+/* How long files may stay open after a signal has taken the mount out of sight. */
+#define GRACE_NS      (5 * SLU_NS_PER_SEC)
+#define GRACE_POLL_NS (20 * SLU_NS_PER_MS)
+
+struct daemon {
+	const struct daemon_opts *o;
+	const char *image, *mountpoint;
+	int status_fd;
+	int signal_fd, wake_fd;
+	struct slu_mounter *mounter;
+	struct stack stack;
+	struct report_events events;
+	struct slu_session *session;
+	struct control control;
+	bool readonly; /* now: remounts change it */
+	bool mounted;
+	bool stop_asked;
+
+	/* the thread that unmounts: see detach() */
+	struct slu_thread detacher;
+	bool detacher_started;
+	unsigned int detach_flags;
+	_Atomic bool detach_done;
+	int detach_err;
+	char detach_why[256];
+};
+
+/* ------------------------------------------------------------------ ready */
+
+/* What systemd expects of Type=notify; nothing is done unless it asks. */
+static void notify_manager(const char *state)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	socklen_t len;
+	int fd;
+
+	if (!path || (*path != '/' && *path != '@') || strlen(path) >= sizeof(addr.sun_path))
+		return;
+	memcpy(addr.sun_path, path, strlen(path));
+	len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
+	if (*path == '@')
+		addr.sun_path[0] = '\0';
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return;
+	(void)!sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&addr, len);
+	close(fd);
+}
+
+static void to_background(struct daemon *d)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	char ok = 0;
+
+	report_to_syslog(d->mountpoint);
+	fflush(NULL);
+	if (null >= 0) {
+		dup2(null, STDIN_FILENO);
+		dup2(null, STDOUT_FILENO);
+		dup2(null, STDERR_FILENO);
+		close(null);
+	}
+	(void)!write(d->status_fd, &ok, 1);
+	close(d->status_fd);
+	d->status_fd = -1;
+}
+
+static void tell_ready(struct daemon *d)
+{
+	g_autofree char *state = g_strdup_printf("READY=1\nMAINPID=%d\n", (int)getpid());
+
+	if (d->o->ready_fd >= 0) {
+		(void)!write(d->o->ready_fd, "READY=1\n", strlen("READY=1\n"));
+		close(d->o->ready_fd);
+	}
+	notify_manager(state);
+	if (d->status_fd >= 0)
+		to_background(d);
+}
+
+/* ------------------------------------------------------------------ going up */
+
+static void session_ended(void *ctx)
+{
+	struct daemon *d = ctx;
+	uint64_t one = 1;
+
+	(void)!write(d->wake_fd, &one, sizeof(one));
+}
+
+static void session_says(void *ctx, int priority, const char *line)
+{
+	report(priority, "%s", line);
+}
+
+static bool open_signals(struct daemon *d, GError **error)
+{
+	sigset_t set;
+
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	d->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	d->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (d->signal_fd >= 0 && d->wake_fd >= 0)
+		return true;
+	g_set_error(error, DAEMON_ERROR, STATUS_SYSTEM, "%s", g_strerror(errno));
+	return false;
+}
+
+static bool start_session(struct daemon *d, int fd, GError **error)
+{
+	struct slu_session_opts opts = {
+		.writeback = !d->o->nowriteback && !d->o->sync && !d->stack.readonly,
+		.debug = d->o->debug,
+		.max_write = d->o->max_write,
+		.ended = session_ended,
+		.log = session_says,
+		.ctx = d,
+	};
+	int err;
+
+	err = slu_session_new(d->stack.fs, fd, &opts, &d->session);
+	if (err)
+		close(fd);
+	if (!err)
+		err = slu_session_start(d->session);
+	if (!err)
+		err = slu_session_wait_ready(d->session, slu_clock_ns() + READY_WAIT_NS);
+	if (!err)
+		return true;
+	g_set_error(error, DAEMON_ERROR, STATUS_FAILED, "%s cannot be served: %s", d->mountpoint,
+		    err == -ETIMEDOUT ? "the kernel does not talk to us" : g_strerror(-err));
+	return false;
+}
+
+static bool is_preopened(const struct daemon *d)
+{
+	return g_str_has_prefix(d->mountpoint, "/dev/fd/");
+}
+
+/* The proof that it works: a stat that goes through the kernel and comes back from us. */
+static bool prove(struct daemon *d, GError **error)
+{
+	struct statx stx;
+
+	if (is_preopened(d))
+		return true;
+	if (statx(AT_FDCWD, d->mountpoint, AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &stx)) {
+		g_set_error(error, DAEMON_ERROR, STATUS_FAILED,
+			    "%s was mounted but does not answer: %s", d->mountpoint,
+			    g_strerror(errno));
+		return false;
+	}
+	return true;
+}
+
+static bool go_up(struct daemon *d, const struct slu_mount_opts *mount, GError **error)
+{
+	struct slu_event_sink sink = report_events_sink(&d->events);
+	char why[256];
+	int err, fd;
+
+	err = slu_mounter_start(mount, &d->mounter);
+	if (err) {
+		g_set_error(error, DAEMON_ERROR, STATUS_SYSTEM, "cannot start the mounter: %s",
+			    g_strerror(-err));
+		return false;
+	}
+	if (!open_signals(d, error))
+		return false;
+	d->events.wake_fd = d->wake_fd;
+	if (!stack_open(&d->stack, d->o, d->image, &sink, error))
+		return false;
+	d->readonly = d->stack.readonly;
+	err = slu_mounter_mount(d->mounter, d->readonly, &fd, why, sizeof(why));
+	if (err) {
+		g_set_error(error, DAEMON_ERROR, STATUS_FAILED, "%s cannot be mounted: %s",
+			    d->mountpoint, why);
+		return false;
+	}
+	d->mounted = true;
+	slu_mounter_free(d->mounter);
+	d->mounter = NULL;
+	return start_session(d, fd, error) && prove(d, error);
+}
+
+/* ------------------------------------------------------------------ control */
+
+static void answer_error(GString *reply, const char *line)
+{
+	g_string_printf(reply, "error %s", line);
+}
+
+static void handle_check(struct daemon *d, const char *list, GString *reply)
+{
+	g_autoptr(GError) error = NULL;
+	struct daemon_opts want;
+
+	options_init(&want);
+	if (!options_parse_list(&want, list, false, &error) || !options_same(d->o, &want, &error))
+		answer_error(reply, error->message);
+	else if (!want.readonly && d->stack.readonly)
+		answer_error(reply,
+			     "the image was opened read-only: unmount it and mount it again");
+	else
+		g_string_assign(reply, "ok");
+	options_fini(&want);
+}
+
+static void handle_mode(struct daemon *d, bool readonly, GString *reply)
+{
+	int err = 0;
+
+	if (!readonly && d->stack.readonly)
+		err = -EROFS;
+	else if (readonly != d->readonly)
+		err = slu_fs_set_readonly(d->stack.fs, readonly);
+	if (err) {
+		answer_error(reply, g_strerror(-err));
+		return;
+	}
+	d->readonly = readonly;
+	report(LOG_INFO, "now %s", readonly ? "read-only" : "writable");
+	g_string_assign(reply, "ok");
+}
+
+static void handle_request(void *ctx, const char *request, GString *reply)
+{
+	struct daemon *d = ctx;
+
+	if (g_str_has_prefix(request, "remount-check "))
+		handle_check(d, request + strlen("remount-check "), reply);
+	else if (strcmp(request, "remount ro") == 0)
+		handle_mode(d, true, reply);
+	else if (strcmp(request, "remount rw") == 0)
+		handle_mode(d, false, reply);
+	else
+		answer_error(reply, "unknown request");
+}
+
+static void open_control(struct daemon *d)
+{
+	struct stat st;
+
+	d->control.fd = -1;
+	if (!is_preopened(d) && !stat(d->mountpoint, &st))
+		control_start(&d->control, major(st.st_dev), minor(st.st_dev), handle_request, d);
+}
+
+/* ------------------------------------------------------------------ unmounting it ourselves */
+
+static bool has_ended(struct daemon *d)
+{
+	int err;
+
+	return !d->session || slu_session_ended(d->session, &err);
+}
+
+static bool wait_ended(struct daemon *d, uint64_t deadline)
+{
+	while (!has_ended(d)) {
+		if (slu_clock_ns() >= deadline)
+			return false;
+		slu_sleep_ns(GRACE_POLL_NS);
+	}
+	return true;
+}
+
+static void detach_main(void *arg)
+{
+	struct daemon *d = arg;
+
+	d->detach_err = slu_mount_detach(d->mountpoint, d->detach_flags, d->detach_why,
+					 sizeof(d->detach_why));
+	atomic_store(&d->detach_done, true);
+}
+
+static void detach_join(struct daemon *d)
+{
+	if (d->detacher_started)
+		slu_thread_join(&d->detacher);
+	d->detacher_started = false;
+}
+
+/*
+ * Unmounts from a thread of its own: umount of a fuseblk mount returns when DESTROY has been
+ * answered, and that is the last thing this thread does. 0 also when the session has ended while
+ * the call goes on.
+ */
+static int detach(struct daemon *d, unsigned int flags)
+{
+	int err;
+
+	detach_join(d);
+	d->detach_flags = flags;
+	atomic_store(&d->detach_done, false);
+	err = slu_thread_start(&d->detacher, "slu-umount", detach_main, d);
+	if (err) {
+		snprintf(d->detach_why, sizeof(d->detach_why), "%s", strerror(-err));
+		return err;
+	}
+	d->detacher_started = true;
+	while (!atomic_load(&d->detach_done)) {
+		if (d->session && has_ended(d))
+			return 0;
+		slu_sleep_ns(GRACE_POLL_NS / 4);
+	}
+	return d->detach_err;
+}
+
+/*
+ * Files are open. The mount goes out of sight at once; who has files open gets a few seconds to
+ * close them. What the kernel holds back is written out before (through a descriptor that keeps
+ * the filesystem reachable), so that nothing is lost when the connection ends under them.
+ */
+static void detach_busy(struct daemon *d)
+{
+	uint64_t deadline = slu_clock_ns() + GRACE_NS;
+	int root = open(d->mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	report(LOG_NOTICE, "files are open; unmounting lazily");
+	if (root >= 0)
+		(void)syncfs(root);
+	if (detach(d, SLU_DETACH_LAZY))
+		report(LOG_ERR, "%s", d->detach_why);
+	while (root >= 0 && slu_session_nopen(d->session) && !has_ended(d) &&
+	       slu_clock_ns() < deadline)
+		slu_sleep_ns(GRACE_POLL_NS);
+	if (root >= 0) {
+		(void)syncfs(root);
+		close(root);
+	}
+	if (!wait_ended(d, slu_max(deadline, slu_clock_ns() + SLU_NS_PER_SEC)))
+		report(LOG_WARNING, "%llu files are still open; they end here",
+		       (unsigned long long)slu_session_nopen(d->session));
+}
+
+/*
+ * SIGTERM and friends. Afterwards the session is stopped, whether the kernel has ended it or not.
+ */
+static void unmount_on_signal(struct daemon *d)
+{
+	int err = 0;
+
+	notify_manager("STOPPING=1\n");
+	if (!is_preopened(d)) {
+		err = detach(d, 0);
+		if (err == -EBUSY)
+			detach_busy(d);
+		else if (err && !has_ended(d))
+			report(LOG_ERR, "%s", d->detach_why);
+		/* A copy of the mount in another namespace keeps it alive. */
+		else if (!err && !wait_ended(d, slu_clock_ns() + GRACE_NS))
+			report(LOG_WARNING, "the mount is in use elsewhere; it ends here");
+	}
+	d->stop_asked = true;
+}
+
+/* ------------------------------------------------------------------ serving */
+
+static void drain(int fd)
+{
+	uint64_t n;
+
+	while (read(fd, &n, sizeof(n)) > 0)
+		;
+}
+
+static bool got_signal(struct daemon *d)
+{
+	struct signalfd_siginfo info;
+
+	return read(d->signal_fd, &info, sizeof(info)) == sizeof(info);
+}
+
+static void main_loop(struct daemon *d)
+{
+	while (!has_ended(d) && !d->stop_asked) {
+		struct pollfd fds[] = {
+			{.fd = d->signal_fd, .events = POLLIN},
+			{.fd = d->wake_fd, .events = POLLIN},
+			{.fd = d->control.fd, .events = POLLIN},
+		};
+
+		if (poll(fds, G_N_ELEMENTS(fds), -1) < 0 && errno != EINTR)
+			return;
+		if (fds[1].revents) {
+			drain(d->wake_fd);
+			report_events_flush(&d->events);
+		}
+		if (fds[0].revents && got_signal(d))
+			unmount_on_signal(d);
+		else if (fds[2].revents)
+			control_serve(&d->control);
+	}
+}
+
+/* ------------------------------------------------------------------ going down */
+
+/*
+ * Takes down whatever is up. The device is closed last: until then the kernel waits, and umount of
+ * a fuseblk mount with it. Returns the first error of what had to reach the disk.
+ */
+static int go_down(struct daemon *d)
+{
+	int err = 0;
+
+	control_stop(&d->control);
+	if (d->session)
+		slu_session_stop(d->session);
+	if (d->stack.fs)
+		err = slu_fs_unmount(d->stack.fs);
+	d->stack.fs = NULL;
+	slu_session_free(d->session);
+	d->session = NULL;
+	detach_join(d);
+	slu_mounter_free(d->mounter);
+	report_events_flush(&d->events);
+	if (d->signal_fd >= 0)
+		close(d->signal_fd);
+	if (d->wake_fd >= 0)
+		close(d->wake_fd);
+	return err;
+}
+
+static int report_end(struct daemon *d, int end_error, int err)
+{
+	if (end_error)
+		report(LOG_WARNING, "the connection to the kernel ended: %s",
+		       g_strerror(-end_error));
+	if (err)
+		report(LOG_CRIT, "not everything could be written to %s: %s", d->image,
+		       g_strerror(-err));
+	else if (atomic_load(&d->events.lost))
+		report(LOG_CRIT, "data was lost; see above");
+	else
+		report(LOG_INFO, "unmounted, everything is on disk");
+	return err || atomic_load(&d->events.lost) ? STATUS_USAGE : STATUS_OK;
+}
+
+/* A mount that did not become usable is taken away again. */
+static void undo_mount(struct daemon *d)
+{
+	if (d->mounted && !is_preopened(d) && detach(d, SLU_DETACH_LAZY))
+		report(LOG_ERR, "%s", d->detach_why);
+}
+
+int serve(const struct daemon_opts *o, const char *image, bool device, const char *mountpoint,
+	  int status_fd)
+{
+	g_autofree char *flags = options_kernel_flags(o);
+	g_autoptr(GError) error = NULL;
+	struct slu_mount_opts mount = {
+		.mountpoint = mountpoint,
+		.source = o->fsname ? o->fsname : image,
+		.subtype = o->subtype ? o->subtype : "sluicefs",
+		.flags = flags,
+		.allow_other = o->allow_other,
+		.blkdev = device && geteuid() == 0,
+	};
+	struct daemon d = {
+		.o = o,
+		.image = image,
+		.mountpoint = mountpoint,
+		.status_fd = status_fd,
+		.signal_fd = -1,
+		.wake_fd = -1,
+		.control.fd = -1,
+	};
+	int status, end_error = 0, err;
+
+	report_events_init(&d.events, -1);
+	/* So that writing back our own pages never waits for memory that we have to free. */
+	(void)prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+	if (!go_up(&d, &mount, &error)) {
+		report(LOG_ERR, "%s", error->message);
+		status = error->code;
+		undo_mount(&d);
+		(void)go_down(&d);
+		goto fini;
+	}
+	open_control(&d);
+	tell_ready(&d);
+	main_loop(&d);
+	(void)slu_session_ended(d.session, &end_error);
+	err = go_down(&d);
+	status = report_end(&d, end_error, err);
+fini:
+	report_events_fini(&d.events);
+	return status;
+}

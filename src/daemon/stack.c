@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * From an image's name to a mounted volume: opens, locks, checks, and falls back to reading where
+ * only writing is denied. Called once by serve, before the kernel is asked to mount anything, so
+ * that whatever is wrong with the image shows while nothing has happened.
+ */
+#include "daemon_private.h"
+#include "sluice/blockio.h"
+#include <string.h>
+
+struct busy {
+	const char *image;
+	uint64_t wait_ns;
+	int pid;
+	char comm[64];
+};
+
+static void fail(GError **error, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
+static void fail(GError **error, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	*error = g_error_new_valist(DAEMON_ERROR, STATUS_FAILED, fmt, ap);
+	va_end(ap);
+}
+
+static void tell_busy(void *ctx, int pid, const char *comm)
+{
+	struct busy *b = ctx;
+
+	b->pid = pid;
+	g_strlcpy(b->comm, comm, sizeof(b->comm));
+	if (!b->wait_ns)
+		return;
+	if (pid)
+		report(LOG_NOTICE, "%s is in use by process %d (%s); waiting up to %.3g s",
+		       b->image, pid, comm, (double)b->wait_ns / 1e9);
+	else
+		report(LOG_NOTICE, "%s is in use; waiting up to %.3g s", b->image,
+		       (double)b->wait_ns / 1e9);
+}
+
+static void open_error(GError **error, const struct daemon_opts *o, const char *image, int err,
+		       const struct busy *busy)
+{
+	switch (err) {
+	case -EBUSY:
+		if (busy->pid)
+			fail(error, "%s is in use by process %d (%s)", image, busy->pid,
+			     busy->comm);
+		else
+			fail(error, "%s is in use", image);
+		return;
+	case -ENOSYS:
+	case -EPERM:
+		if (o->engine) {
+			fail(error, "io=%s is not available here: %s", o->engine, strerror(-err));
+			return;
+		}
+		break;
+	case -EINVAL:
+		if (o->image_offset || o->image_size) {
+			fail(error, "%s: image_offset or image_size do not fit the image", image);
+			return;
+		}
+		break;
+	case -ENOTBLK:
+		fail(error, "%s is neither a file nor a block device", image);
+		return;
+	}
+	fail(error, "%s cannot be opened: %s", image, strerror(-err));
+}
+
+static struct slu_blockio *open_image(const struct daemon_opts *o, const char *image,
+				      bool *readonly, GError **error)
+{
+	struct busy busy = {.image = image, .wait_ns = o->wait_ns};
+	struct slu_blockio_opts opts = {
+		.engine = o->engine,
+		.image_offset = o->image_offset,
+		.image_size = o->image_size,
+		.lock_wait_ns = o->wait_ns,
+		.lock_busy = tell_busy,
+		.lock_busy_ctx = &busy,
+	};
+	struct slu_blockio *bio;
+	bool fell_back = false;
+	int err;
+
+	for (;;) {
+		opts.readonly = *readonly;
+		opts.lock = *readonly ? SLU_LOCK_SHARED : SLU_LOCK_EXCLUSIVE;
+		err = slu_blockio_open(image, &opts, &bio);
+		if ((err != -EACCES && err != -EROFS) || *readonly)
+			break;
+		*readonly = fell_back = true;
+	}
+	if (err) {
+		open_error(error, o, image, err, &busy);
+		return NULL;
+	}
+	if (fell_back)
+		report(LOG_WARNING, "%s: no permission to write; mounting read-only", image);
+	return bio;
+}
+
+static void volume_error(GError **error, const char *image, int err, const char *why)
+{
+	if (why && err == -EIO)
+		fail(error, "%s: %s (or it cannot be read)", image, why);
+	else if (why)
+		fail(error, "%s: %s", image, why);
+	else
+		fail(error, "%s cannot be mounted: %s", image, strerror(-err));
+}
+
+bool stack_open(struct stack *st, const struct daemon_opts *o, const char *image,
+		const struct slu_event_sink *events, GError **error)
+{
+	struct slu_fs_opts opts = {
+		.sync = o->sync,
+		.kernel_writeback = !o->nowriteback && !o->sync,
+		.relatime = o->atime == ATIME_RELATIVE,
+		.cache_size = o->cache_size,
+		.commit_interval_ns = o->commit_ns,
+		.events = *events,
+	};
+	const struct slu_blockio_info *info;
+	struct slu_blockio *bio;
+	const char *why = NULL;
+	int err;
+
+	st->readonly = o->readonly;
+	bio = open_image(o, image, &st->readonly, error);
+	if (!bio)
+		return false;
+	info = slu_blockio_info(bio);
+	if (info->fallback)
+		report(LOG_INFO, "%s", info->fallback);
+	report(LOG_DEBUG, "engine %s, direct %d, %llu blocks", info->engine, info->direct,
+	       (unsigned long long)atomic_load(&info->nblocks));
+	opts.readonly = st->readonly;
+	err = slu_fs_mount(bio, &opts, &st->fs, &why);
+	if (err) {
+		volume_error(error, image, err, why);
+		slu_blockio_close(bio);
+		return false;
+	}
+	return true;
+}
