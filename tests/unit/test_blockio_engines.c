@@ -91,18 +91,20 @@ static int loop_attach(void)
 {
 	struct loop_config config = {.info.lo_flags = LO_FLAGS_AUTOCLEAR};
 	int ctl = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-	int n, err;
+	int err = -1;
 
 	if (ctl < 0)
 		return -1;
-	n = ioctl(ctl, LOOP_CTL_GET_FREE);
-	close(ctl);
-	if (n < 0)
-		return -1;
-	snprintf(device, sizeof(device), "/dev/loop%d", n);
-	loop_fd = open(device, O_RDWR | O_CLOEXEC);
 	config.fd = (uint32_t)open(file, O_RDWR | O_CLOEXEC);
-	err = ioctl(loop_fd, LOOP_CONFIGURE, &config);
+	/* Another test may take the free device first. */
+	for (int tries = 0; err && tries < 20; tries++) {
+		snprintf(device, sizeof(device), "/dev/loop%d", ioctl(ctl, LOOP_CTL_GET_FREE));
+		loop_fd = open(device, O_RDWR | O_CLOEXEC);
+		err = ioctl(loop_fd, LOOP_CONFIGURE, &config);
+		if (err)
+			close(loop_fd);
+	}
+	close(ctl);
 	close((int)config.fd);
 	return err;
 }
