@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * mount_load: writes to a mount and keeps a log elsewhere of what fsync promised, so that the
+ *promise can be checked after the daemon has been killed.
+ *
+ *	mount_load run DIR LOG SECONDS NPROCS
+ *	mount_load verify DIR LOG
+ *
+ * Each process works on files of its own. A file has generations: its content follows from
+ *(process, file, generation) alone. The log gets a line before a change is begun and one after
+ *fsync has returned 0, each with one write(2) in append mode:
+ *
+ *	b P F G SIZE	generation G (SIZE bytes) is being written over the file
+ *	d P F G		and is on stable storage
+ *	u P F		the file is being removed
+ *	g P F		and its absence is on stable storage
+ *
+ * Verification: a file whose last line is d must be generation G exactly; one whose last line is b
+ *may be, byte by byte, the generation before or the new one; u may be there or not; g must not be
+ *there.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NFILES    16
+#define MAX_PROCS 8
+#define MAX_SIZE  300000
+
+static uint64_t load_random(uint64_t *x)
+{
+	*x ^= *x << 13;
+	*x ^= *x >> 7;
+	*x ^= *x << 17;
+	return *x * 0x2545f4914f6cdd1dull;
+}
+
+static void load_fill(uint8_t *buf, size_t len, int proc, int file, int gen)
+{
+	uint64_t x = ((uint64_t)(proc + 1) << 48 | (uint64_t)(file + 1) << 32 | (uint32_t)gen) *
+		     0x9e3779b97f4a7c15ull;
+
+	for (size_t i = 0; i < len; i += 8) {
+		uint64_t word = load_random(&x);
+
+		memcpy(buf + i, &word, len - i < 8 ? len - i : 8);
+	}
+}
+
+static void load_name(char *buf, size_t size, const char *dir, int proc, int file,
+		      const char *suffix)
+{
+	snprintf(buf, size, "%s/p%d/f%d%s", dir, proc, file, suffix);
+}
+
+/* ------------------------------------------------------------------ run */
+
+static void load_log(int log, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static void load_log(int log, const char *fmt, ...)
+{
+	char line[128];
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	if (write(log, line, (size_t)n) != n) {
+		perror("load: log");
+		_exit(2);
+	}
+}
+
+/* The mount is gone once the daemon is dead: that is how a run ends. */
+static void load_end_if_dead(const char *what)
+{
+	if (errno == ENOTCONN || errno == ECONNABORTED || errno == EINTR || errno == EACCES)
+		_exit(0);
+	fprintf(stderr, "load: %s: %s\n", what, strerror(errno));
+	_exit(2);
+}
+
+static void load_check(bool ok, const char *what)
+{
+	if (!ok)
+		load_end_if_dead(what);
+}
+
+static void load_write(int fd, const uint8_t *buf, size_t len)
+{
+	for (size_t done = 0; done < len;) {
+		ssize_t n = pwrite(fd, buf + done, len - done, (off_t)done);
+
+		load_check(n > 0, "write");
+		done += (size_t)n;
+	}
+}
+
+static void load_sync_dir(const char *dir, int proc)
+{
+	char name[4096];
+	int fd;
+
+	snprintf(name, sizeof(name), "%s/p%d", dir, proc);
+	fd = open(name, O_RDONLY | O_DIRECTORY);
+	load_check(fd >= 0, "open directory");
+	load_check(fsync(fd) == 0, "fsync directory");
+	close(fd);
+}
+
+/* A new generation: over the old one in place, or beside it and renamed. */
+static void load_one(const char *dir, int log, int proc, int file, int gen, uint64_t *rnd,
+		     uint8_t *buf)
+{
+	size_t size = (size_t)(load_random(rnd) % MAX_SIZE) + 1;
+	bool rename_it = load_random(rnd) % 3 == 0;
+	char name[4096], tmp[4096];
+	int fd;
+
+	load_name(name, sizeof(name), dir, proc, file, "");
+	load_name(tmp, sizeof(tmp), dir, proc, file, ".new");
+	load_fill(buf, size, proc, file, gen);
+	load_log(log, "b %d %d %d %zu\n", proc, file, gen, size);
+	fd = open(rename_it ? tmp : name, O_RDWR | O_CREAT, 0644);
+	load_check(fd >= 0, "open");
+	load_write(fd, buf, size);
+	load_check(ftruncate(fd, (off_t)size) == 0, "ftruncate");
+	load_check(fsync(fd) == 0, "fsync");
+	if (rename_it) {
+		load_check(rename(tmp, name) == 0, "rename");
+		load_sync_dir(dir, proc);
+	}
+	load_log(log, "d %d %d %d\n", proc, file, gen);
+	close(fd);
+}
+
+static void load_proc(const char *dir, int log, int proc, double seconds)
+{
+	uint64_t rnd = ((uint64_t)time(NULL) << 20 | (uint64_t)getpid()) * 0x9e3779b97f4a7c15ull;
+	uint8_t *buf = malloc(MAX_SIZE + 8);
+	struct timespec start, now;
+	char name[4096];
+
+	snprintf(name, sizeof(name), "%s/p%d", dir, proc);
+	load_check(mkdir(name, 0755) == 0 || errno == EEXIST, "mkdir");
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	for (int gen = 1;; gen++) {
+		int file = (int)(load_random(&rnd) % NFILES);
+
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		if ((double)(now.tv_sec - start.tv_sec) +
+			    (double)(now.tv_nsec - start.tv_nsec) / 1e9 >
+		    seconds)
+			_exit(0);
+		load_name(name, sizeof(name), dir, proc, file, "");
+		if (load_random(&rnd) % 8 == 0 && access(name, F_OK) == 0) {
+			load_log(log, "u %d %d\n", proc, file);
+			load_check(unlink(name) == 0, "unlink");
+			load_sync_dir(dir, proc);
+			load_log(log, "g %d %d\n", proc, file);
+		} else {
+			load_one(dir, log, proc, file, gen, &rnd, buf);
+		}
+		/* Beside it, what nobody syncs. */
+		load_name(name, sizeof(name), dir, proc, file, ".noise");
+		int fd = open(name, O_WRONLY | O_CREAT | O_APPEND, 0644);
+		load_check(fd >= 0 && write(fd, buf, 5000) > 0, "noise");
+		close(fd);
+	}
+}
+
+static int load_run(const char *dir, const char *logname, double seconds, int nprocs)
+{
+	int log = open(logname, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0644), worst = 0;
+
+	if (log < 0) {
+		perror(logname);
+		return 2;
+	}
+	for (int p = 0; p < nprocs; p++) {
+		if (fork() == 0)
+			load_proc(dir, log, p, seconds);
+	}
+	for (int p = 0; p < nprocs; p++) {
+		int status;
+
+		if (wait(&status) < 0 || !WIFEXITED(status) || WEXITSTATUS(status))
+			worst = 2;
+	}
+	return worst;
+}
+
+/* ------------------------------------------------------------------ verify */
+
+struct load_file {
+	char last; /* 0: never begun */
+	int gen, new_gen;
+	size_t size, new_size;
+	bool existed; /* a generation is on stable storage */
+};
+
+static struct load_file files[MAX_PROCS][NFILES];
+
+static int load_read_log(const char *logname)
+{
+	FILE *log = fopen(logname, "r");
+	char line[128], what;
+	int proc, file, gen = 0, promises = 0;
+	size_t size = 0;
+
+	if (!log) {
+		perror(logname);
+		return -1;
+	}
+	while (fgets(line, sizeof(line), log)) {
+		struct load_file *f;
+
+		if (!strchr(line, '\n') ||
+		    sscanf(line, "%c %d %d %d %zu", &what, &proc, &file, &gen, &size) < 3)
+			continue; /* the last line may be cut */
+		f = &files[proc][file];
+		f->last = what;
+		if (what == 'b') {
+			f->new_gen = gen;
+			f->new_size = size;
+		} else if (what == 'd') {
+			f->gen = f->new_gen;
+			f->size = f->new_size;
+			f->existed = true;
+			promises++;
+		} else if (what == 'g') {
+			f->existed = false;
+			promises++;
+		}
+	}
+	fclose(log);
+	return promises;
+}
+
+/* 0: as promised. */
+static int load_verify_file(const char *dir, int proc, int file, const struct load_file *f)
+{
+	static uint8_t seen[MAX_SIZE + 8], now[MAX_SIZE + 8], then[MAX_SIZE + 8];
+	char name[4096];
+	ssize_t n = 0, got;
+	int fd;
+
+	load_name(name, sizeof(name), dir, proc, file, "");
+	fd = open(name, O_RDONLY);
+	if (fd < 0) {
+		if (errno == ENOENT && (f->last == 'u' || f->last == 'g' || !f->existed))
+			return 0;
+		printf("%s: %s; expected generation %d, last line '%c'\n", name, strerror(errno),
+		       f->gen, f->last);
+		return 1;
+	}
+	if (f->last == 'g') {
+		printf("%s: is there; expected it to be gone\n", name);
+		return 1;
+	}
+	while ((got = read(fd, seen + n, sizeof(seen) - (size_t)n)) > 0)
+		n += got;
+	close(fd);
+	load_fill(then, MAX_SIZE, proc, file, f->gen);
+	load_fill(now, MAX_SIZE, proc, file, f->new_gen);
+	if ((f->last == 'd' || f->last == 'u') && (size_t)n != f->size) {
+		printf("%s: %zd bytes; expected %zu (generation %d)\n", name, n, f->size, f->gen);
+		return 1;
+	}
+	for (ssize_t i = 0; i < n; i++) {
+		bool old_ok = f->existed && (size_t)i < f->size && seen[i] == then[i];
+		bool new_ok = f->last == 'b' && (size_t)i < f->new_size && seen[i] == now[i];
+
+		if (!old_ok && !new_ok) {
+			printf("%s: byte %zd is 0x%02x; expected 0x%02x (generation %d)%s\n", name,
+			       i, seen[i], then[i], f->gen,
+			       f->last == 'b' ? " or that of the write under way" : "");
+			return 1;
+		}
+	}
+	return 0;
+}
+
+static int load_verify(const char *dir, const char *logname)
+{
+	int wrong = 0, promises = load_read_log(logname);
+
+	if (promises < 0)
+		return 2;
+	for (int p = 0; p < MAX_PROCS; p++)
+		for (int f = 0; f < NFILES; f++)
+			if (files[p][f].last)
+				wrong += load_verify_file(dir, p, f, &files[p][f]);
+	printf("%d promises, %d files wrong\n", promises, wrong);
+	return wrong ? 1 : 0;
+}
+
+int main(int argc, char **argv)
+{
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (argc == 6 && !strcmp(argv[1], "run") && atoi(argv[5]) >= 1 &&
+	    atoi(argv[5]) <= MAX_PROCS)
+		return load_run(argv[2], argv[3], atof(argv[4]), atoi(argv[5]));
+	if (argc == 4 && !strcmp(argv[1], "verify"))
+		return load_verify(argv[2], argv[3]);
+	fprintf(stderr, "usage: mount_load run DIR LOG SECONDS NPROCS | verify DIR LOG\n");
+	return 2;
+}
