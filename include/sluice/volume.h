@@ -98,7 +98,8 @@ void slu_volume_inode_forget(struct slu_volume_inode *vi);
 int slu_volume_prealloc(struct slu_volume_inode *vi, uint64_t *pos, uint64_t end, uint64_t disk_size,
 			struct slu_need *need);
 /*
- * MAPPED in the block-aligned range becomes UNWRITTEN (pages dropped, none under writeback); bounded;
+ * MAPPED in the block-aligned range becomes UNWRITTEN and DELALLOC becomes HOLE (pages dropped, none under
+ * writeback); bounded;
  * as prealloc, but it draws on the blocks kept back and does not fail with -ENOSPC.
  */
 int slu_volume_zero_range(struct slu_volume_inode *vi, uint64_t *pos, uint64_t end, uint64_t disk_size,

@@ -109,6 +109,7 @@ int slu_volume_zero_range(struct slu_volume_inode *vi, uint64_t *pos, uint64_t e
 {
 	uint64_t first = *pos >> SLU_BLOCK_SHIFT, done;
 	struct volume_wait wait;
+	bool more = false;
 	int err;
 
 	slu_assert(*pos % SLU_BLOCK_SIZE == 0 && end % SLU_BLOCK_SIZE == 0);
@@ -119,12 +120,16 @@ int slu_volume_zero_range(struct slu_volume_inode *vi, uint64_t *pos, uint64_t e
 	do {
 		done = end >> SLU_BLOCK_SHIFT;
 		slu_mutex_lock(&vi->iomap.lock);
-		err = change_window(vi, first, &done, UINT64_MAX, edit_unwritten, disk_size,
-				    wait.need);
+		/* The pages that these reservations were for have been dropped. */
+		more = volume_cancel(vi, first, done, CANCEL_RANGES);
+		err = 0;
+		if (!more)
+			err = change_window(vi, first, &done, UINT64_MAX, edit_unwritten, disk_size,
+					    wait.need);
 		slu_mutex_unlock(&vi->iomap.lock);
 	} while (volume_wait(&wait, &err));
-	if (err)
-		return err;
+	if (err || more)
+		return err ? err : 1;
 	*pos = done << SLU_BLOCK_SHIFT;
 	return *pos < end;
 }
