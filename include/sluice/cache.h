@@ -55,7 +55,8 @@ struct slu_aspace {
 
 	struct slu_mutex tags;       /* leaf, order SLU_LEAF_TAGS: everything below */
 	struct slu_ranges dirty;     /* page indices */
-	struct slu_ranges writeback; /* page indices with I/O in flight */
+	struct slu_ranges writeback; /* page indices with I/O in flight; value: the run's number */
+	uint64_t run_seq;            /* number of the newest run */
 	/*
 	 * Bytes beyond the size on disk that are in no block on disk yet. From the start of a page
 	 * or from the size on disk on, so at most one range for each dirty page.
@@ -75,12 +76,11 @@ struct slu_aspace {
 	bool pinned;       /* owner->pin was called */
 	bool recording;    /* somebody is between working out disk_size and complete()'s return */
 	uint32_t wb_holds; /* passes that have it in hand */
+	bool busy;         /* a writeback thread works on it */
 	struct slu_aspace *wb_next, *wb_prev;
 	uint64_t wb_round;                 /* the newest slu_writeback_all that has seen it */
 	uint64_t dirtied_ns;               /* when the first dirty page of now became dirty */
 	uint64_t retry_ns, retry_delay_ns; /* after a failed write: not before */
-	struct slu_writeback_run *runs;    /* in flight */
-	uint64_t run_seq;                  /* of the newest run */
 };
 
 struct slu_cache_opts {
@@ -123,6 +123,13 @@ struct slu_cache_stats {
 };
 const struct slu_cache_stats *slu_cache_stats(const struct slu_cache *cache);
 
+/* Counters of the write path (write.h), which has no object of its own to keep them in. */
+struct slu_write_stats {
+	_Atomic uint64_t writes, segments, bytes, short_copies, fault_ins, tail_locks,
+		partial_reads, carried, no_space;
+};
+struct slu_write_stats *slu_cache_write_stats(struct slu_cache *cache);
+
 /*
  * The open-handle table lives in the arena too: fixed entries, found by number.
  */
@@ -162,9 +169,9 @@ enum slu_cache_leaf {
  *	bit		meaning							changed under
  *	LOCKED		somebody has the page lock				itself
  *	WAITERS		somebody sleeps on the word				itself
- *	UPTODATE	the frame holds what the file holds			stripe lock, or the page
- *lock (bytes beyond the size are zero)			before it is published
- *	READING		being read in; the reader owns the transition		stripe lock
+ *	UPTODATE	the frame holds what the file holds			stripe lock, or the
+ *page lock (bytes beyond the size are zero)			before it is published READING
+ *being read in; the reader owns the transition		stripe lock
  *	DIRTY		newer than the disk					as->tags
  *	WRITEBACK	its (older) frame is being written			as->tags
  *	ERROR		its last write failed; kept, DIRTY, tried again		as->tags
@@ -280,6 +287,11 @@ const void *slu_cache_zeros(const struct slu_cache *cache);
 /* The page at pgidx, referenced, or NULL. */
 struct slu_page *slu_page_find(struct slu_aspace *as, uint64_t pgidx);
 void slu_page_put(struct slu_cache *cache, struct slu_page *page);
+/* Of a page that the caller has a reference to. */
+static inline void slu_page_get(struct slu_page *page)
+{
+	atomic_fetch_add_explicit(&page->refs, 1, memory_order_relaxed);
+}
 static inline uint32_t slu_page_state(const struct slu_page *page)
 {
 	return atomic_load_explicit(&page->state, memory_order_acquire);
@@ -374,9 +386,16 @@ void slu_pages_end_writeback(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
 /* What disk_size may be once this run is on disk: never beyond a byte that is not. */
 uint64_t slu_aspace_synced_size(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
 				struct slu_page **pages, uint64_t size);
+/* What was started is not written after all: dirty again, nothing else changed. Takes the
+ * references. */
+void slu_pages_cancel_writeback(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
+				struct slu_page **pages, const uint32_t *frames);
 /* Whether a page of [first, end) is under writeback. */
 bool slu_pages_writeback(struct slu_aspace *as, uint64_t first, uint64_t end);
-/* Waits until none of them is. No lock held. */
+/*
+ * Waits for every run in [first, end) that has started by now, not for those that start meanwhile:
+ * it ends. No lock held.
+ */
 void slu_pages_wait(struct slu_aspace *as, uint64_t first, uint64_t end);
 /* Removes the pages [first, end), none of which is under writeback. as->lock exclusive, or nobody
  * else uses as. */

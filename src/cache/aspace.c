@@ -102,6 +102,11 @@ const struct slu_cache_stats *slu_cache_stats(const struct slu_cache *c)
 	return &c->stats;
 }
 
+struct slu_write_stats *slu_cache_write_stats(struct slu_cache *c)
+{
+	return &c->write_stats;
+}
+
 const void *slu_cache_zeros(const struct slu_cache *c)
 {
 	return c->zeros;

@@ -61,6 +61,7 @@ struct slu_cache {
 	struct slu_cache_hooks hooks;
 	void *hooks_ctx;
 	struct slu_cache_stats stats;
+	struct slu_write_stats write_stats;
 	void *zeros;
 
 	struct stripe stripes[NSTRIPES];

@@ -285,7 +285,8 @@ bool slu_page_insert_reading(struct slu_aspace *as, struct slu_frames *fr, uint6
 		*ret = page;
 		return false;
 	}
-	page = hash_insert(as, fr, bucket, pgidx, slu_frames_take(fr), SLU_PAGE_READING);
+	page = hash_insert(as, fr, bucket, pgidx, slu_frames_take(fr),
+			   SLU_PAGE_READING | SLU_PAGE_ACCESSED);
 	slu_mutex_unlock(stripe);
 
 	slu_mutex_lock(&as->tags);

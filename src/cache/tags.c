@@ -29,9 +29,9 @@ static uint64_t page_pos(uint64_t pgidx)
 	return pgidx > UINT64_MAX >> SLU_BLOCK_SHIFT ? UINT64_MAX : pgidx << SLU_BLOCK_SHIFT;
 }
 
-static void must_set(struct slu_ranges *s, uint64_t start, uint64_t end)
+static void must_set(struct slu_ranges *s, uint64_t start, uint64_t end, uint64_t value)
 {
-	int err = slu_ranges_set(s, start, end, 0);
+	int err = slu_ranges_set(s, start, end, value);
 
 	slu_assert(!err);
 }
@@ -124,10 +124,10 @@ void slu_pages_set_dirty(struct slu_aspace *as, struct slu_frames *fr, struct sl
 		newly += !(old & SLU_PAGE_DIRTY);
 		room += !(old & (SLU_PAGE_DIRTY | SLU_PAGE_WRITEBACK));
 	}
-	must_set(&as->dirty, first, first + n);
+	must_set(&as->dirty, first, first + n, 0);
 	from = slu_max(page_pos(first), disk_size);
 	if (from < end)
-		must_set(&as->unsynced, from, end);
+		must_set(&as->unsynced, from, end, 0);
 	if (new_size > slu_aspace_size(as))
 		slu_aspace_set_size(as, new_size);
 	slu_mutex_unlock(&as->tags);
@@ -211,7 +211,7 @@ static uint32_t mark_run(struct slu_aspace *as, uint64_t pgidx, struct slu_page 
 					  memory_order_relaxed);
 	}
 	if (marked) {
-		must_set(&as->writeback, pgidx, pgidx + marked);
+		must_set(&as->writeback, pgidx, pgidx + marked, ++as->run_seq);
 		must_clear(&as->dirty, pgidx, pgidx + marked);
 	}
 	return marked;
@@ -369,7 +369,7 @@ static void run_failed(struct slu_aspace *as, uint64_t pgidx, struct slu_page **
 	as->nfailed += newly_failed;
 	atomic_fetch_add_explicit(&as->cache->stats.failed, newly_failed, memory_order_relaxed);
 	atomic_fetch_add_explicit(&as->cache->stats.dirty, newly_dirty, memory_order_relaxed);
-	must_set(&as->dirty, pgidx, pgidx + n);
+	must_set(&as->dirty, pgidx, pgidx + n, 0);
 }
 
 void slu_pages_end_writeback(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
@@ -398,6 +398,33 @@ void slu_pages_end_writeback(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
 	frames_wake(c);
 }
 
+void slu_pages_cancel_writeback(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
+				struct slu_page **pages, const uint32_t *frames)
+{
+	struct slu_cache *c = as->cache;
+	uint32_t newly = 0;
+
+	slu_mutex_lock(&as->tags);
+	must_clear(&as->writeback, pgidx, pgidx + n);
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t old = atomic_fetch_or_explicit(&pages[i]->state, SLU_PAGE_DIRTY,
+							memory_order_relaxed);
+
+		atomic_fetch_and_explicit(&pages[i]->state, ~(uint32_t)SLU_PAGE_WRITEBACK,
+					  memory_order_relaxed);
+		newly += !(old & SLU_PAGE_DIRTY);
+	}
+	must_set(&as->dirty, pgidx, pgidx + n, 0);
+	wake_waiters(as);
+	slu_mutex_unlock(&as->tags);
+
+	atomic_fetch_add_explicit(&c->stats.dirty, newly, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&c->stats.writeback, n, memory_order_relaxed);
+	slu_frames_put(c, frames, n);
+	for (uint32_t i = 0; i < n; i++)
+		slu_page_put(c, pages[i]);
+}
+
 bool slu_pages_writeback(struct slu_aspace *as, uint64_t first, uint64_t end)
 {
 	struct slu_range r;
@@ -409,14 +436,26 @@ bool slu_pages_writeback(struct slu_aspace *as, uint64_t first, uint64_t end)
 	return busy;
 }
 
-void slu_pages_wait(struct slu_aspace *as, uint64_t first, uint64_t end)
+/* Whether a run of [first, end) with a number up to seq is in flight. as->tags. */
+static bool runs_in_flight(struct slu_aspace *as, uint64_t first, uint64_t end, uint64_t seq)
 {
 	struct slu_range r;
 
+	for (; slu_ranges_at_or_after(&as->writeback, first, &r) && r.start < end; first = r.end)
+		if (r.value <= seq)
+			return true;
+	return false;
+}
+
+void slu_pages_wait(struct slu_aspace *as, uint64_t first, uint64_t end)
+{
+	uint64_t seq;
+
 	slu_assert_no_locks("the end of writeback");
 	slu_mutex_lock(&as->tags);
+	seq = as->run_seq;
 	as->nwaiters++;
-	while (slu_ranges_at_or_after(&as->writeback, first, &r) && r.start < end)
+	while (runs_in_flight(as, first, end, seq))
 		slu_cond_wait(&as->wait, &as->tags);
 	as->nwaiters--;
 	slu_mutex_unlock(&as->tags);
