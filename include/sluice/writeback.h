@@ -12,8 +12,8 @@
 #include "sluice/cache.h"
 
 struct slu_writeback_opts {
-	unsigned int nthreads;	/* 0: 2 */
-	uint64_t dirty_age_ns;	/* written out when this old; 0: 5 s */
+	unsigned int nthreads; /* 0: 2 */
+	uint64_t dirty_age_ns; /* written out when this old; 0: 5 s */
 	struct slu_event_sink events;
 };
 
@@ -30,11 +30,25 @@ int slu_writeback_free(struct slu_writeback *wb);
  * returns when they are written and recorded (complete() called): afterwards disk_size covers what
  * was below size. No lock held. 0 or the first error of this pass. Not a flush and not a commit.
  */
-int slu_writeback_range(struct slu_writeback *wb, struct slu_aspace *as, uint64_t pos, uint64_t end);
+int slu_writeback_range(struct slu_writeback *wb, struct slu_aspace *as, uint64_t pos,
+			uint64_t end);
 /* All inodes, the same; used by sync and remount,ro. */
 int slu_writeback_all(struct slu_writeback *wb);
 /* Starts on it and does not wait. */
 void slu_writeback_kick(struct slu_writeback *wb);
+
+/*
+ * For the write path: pages of as have become dirty. owner->pin(as) was called before they were
+ * marked; this takes that pin over, or gives it back where there is one already. Leaf locks and
+ * owner->unpin.
+ */
+void slu_writeback_dirtied(struct slu_writeback *wb, struct slu_aspace *as);
+/*
+ * For truncate: pages were dropped; if nothing is dirty any more the inode leaves the queue and is
+ * unpinned. The caller has a reference of its own. Leaf locks and owner->unpin.
+ */
+void slu_writeback_cleaned(struct slu_writeback *wb, struct slu_aspace *as);
+struct slu_blockio *slu_writeback_blockio(const struct slu_writeback *wb);
 
 struct slu_writeback_stats {
 	_Atomic uint64_t runs, pages, errors, retries, bytes;

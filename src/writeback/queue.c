@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The queue of inodes with dirty pages, oldest first, and who has one of them in hand.
+ *
+ * Owns the queue's members of struct slu_aspace. Called by the write path (dirtied), by threads and
+ * callers of writeback, by the end of an inode. Takes wb->lock, a leaf, and under it as->tags.
+ *
+ * An inode is pinned through its owner from before its first page is dirty until a pass or whoever
+ * dropped its pages has seen that nothing is dirty any more. The order that makes this safe: pin,
+ * mark the pages dirty, slu_writeback_dirtied; and the look that ends it is made under wb->lock. A
+ * look that misses the pages comes before the call of dirtied, which then queues the inode again.
+ */
+#include "writeback_private.h"
+
+static void queue_add(struct slu_writeback *wb, struct slu_aspace *as)
+{
+	as->queued = true;
+	as->wb_next = NULL;
+	as->wb_prev = wb->last;
+	if (wb->last)
+		wb->last->wb_next = as;
+	else
+		wb->first = as;
+	wb->last = as;
+	as->dirtied_ns = slu_clock_ns();
+}
+
+static void queue_del(struct slu_writeback *wb, struct slu_aspace *as)
+{
+	if (as->wb_next)
+		as->wb_next->wb_prev = as->wb_prev;
+	else
+		wb->last = as->wb_prev;
+	if (as->wb_prev)
+		as->wb_prev->wb_next = as->wb_next;
+	else
+		wb->first = as->wb_next;
+	as->queued = false;
+}
+
+static bool too_many_dirty(struct slu_writeback *wb)
+{
+	const struct slu_cache_stats *stats = slu_cache_stats(wb->cache);
+	uint64_t dirty = atomic_load_explicit(&stats->dirty, memory_order_relaxed);
+
+	return dirty > wb->background;
+}
+
+/* ------------------------------------------------------------------ dirtied, cleaned */
+
+void slu_writeback_dirtied(struct slu_writeback *wb, struct slu_aspace *as)
+{
+	bool unpin = true;
+
+	slu_mutex_lock(&wb->lock);
+	if (!as->pinned) {
+		as->pinned = true;
+		unpin = false;
+	}
+	if (!as->queued) {
+		queue_add(wb, as);
+		/* The threads may be asleep until a later time than this inode's. */
+		slu_cond_signal(&wb->work);
+	} else if (too_many_dirty(wb)) {
+		slu_cond_signal(&wb->work);
+	}
+	slu_mutex_unlock(&wb->lock);
+	if (unpin && as->owner)
+		as->owner->unpin(as);
+}
+
+/* Off the queue and unpinned if nothing is dirty and nobody has it. Gives the lock up. */
+static void queue_settle(struct slu_writeback *wb, struct slu_aspace *as)
+	SLU_RELEASE(wb->lock) SLU_NO_TSA
+{
+	bool unpin = false;
+
+	if (!as->wb_holds && !slu_aspace_dirty(as)) {
+		if (as->queued)
+			queue_del(wb, as);
+		unpin = as->pinned;
+		as->pinned = false;
+		as->retry_delay_ns = as->retry_ns = 0;
+	}
+	slu_cond_broadcast(&wb->idle);
+	slu_mutex_unlock(&wb->lock);
+	if (unpin && as->owner)
+		as->owner->unpin(as);
+}
+
+void slu_writeback_cleaned(struct slu_writeback *wb, struct slu_aspace *as) SLU_NO_TSA
+{
+	slu_mutex_lock(&wb->lock);
+	queue_settle(wb, as);
+}
+
+/* ------------------------------------------------------------------ holds */
+
+void queue_hold(struct slu_aspace *as)
+{
+	as->wb_holds++;
+}
+
+void queue_release(struct slu_writeback *wb, struct slu_aspace *as) SLU_NO_TSA
+{
+	slu_assert(as->wb_holds);
+	as->wb_holds--;
+	if (as->queued) {
+		/* What is dirty now became so during the pass, or failed. */
+		queue_del(wb, as);
+		queue_add(wb, as);
+	}
+	queue_settle(wb, as);
+}
+
+void queue_detach(void *ctx, struct slu_aspace *as)
+{
+	struct slu_writeback *wb = ctx;
+
+	if (as->wb != wb)
+		return;
+	slu_mutex_lock(&wb->lock);
+	while (as->wb_holds)
+		slu_cond_wait(&wb->idle, &wb->lock);
+	if (as->queued)
+		queue_del(wb, as);
+	as->pinned = false;
+	slu_mutex_unlock(&wb->lock);
+}
+
+/* ------------------------------------------------------------------ who is next */
+
+struct slu_aspace *queue_pick(struct slu_writeback *wb, uint64_t now, uint64_t *ret_wake_ns)
+{
+	bool pressure = too_many_dirty(wb);
+	uint64_t wake_ns = SLU_NO_DEADLINE;
+
+	for (struct slu_aspace *as = wb->first; as; as = as->wb_next) {
+		uint64_t due = as->dirtied_ns + wb->age_ns;
+
+		/* Its holder looks again when it is done. */
+		if (as->busy)
+			continue;
+		if (pressure || as->dirtied_ns <= wb->kick_ns)
+			due = now;
+		due = slu_max(due, as->retry_ns);
+		if (due <= now)
+			return as;
+		wake_ns = slu_min(wake_ns, due);
+	}
+	*ret_wake_ns = wake_ns;
+	return NULL;
+}
+
+void queue_kick(void *ctx)
+{
+	slu_writeback_kick(ctx);
+}
+
+void slu_writeback_kick(struct slu_writeback *wb)
+{
+	slu_mutex_lock(&wb->lock);
+	wb->kick_ns = slu_clock_ns();
+	slu_cond_broadcast(&wb->work);
+	slu_mutex_unlock(&wb->lock);
+}
+
+/* ------------------------------------------------------------------ recording */
+
+void queue_record_begin(struct slu_writeback *wb, struct slu_aspace *as)
+{
+	slu_assert_no_locks("the record of an inode");
+	slu_mutex_lock(&wb->lock);
+	while (as->recording)
+		slu_cond_wait(&wb->idle, &wb->lock);
+	as->recording = true;
+	slu_mutex_unlock(&wb->lock);
+}
+
+void queue_record_end(struct slu_writeback *wb, struct slu_aspace *as)
+{
+	slu_mutex_lock(&wb->lock);
+	as->recording = false;
+	slu_cond_broadcast(&wb->idle);
+	slu_mutex_unlock(&wb->lock);
+}
+
+void queue_failed(struct slu_writeback *wb, struct slu_aspace *as)
+{
+	slu_mutex_lock(&wb->lock);
+	as->retry_delay_ns =
+		as->retry_delay_ns ? slu_min(as->retry_delay_ns * 2, RETRY_MAX_NS) : RETRY_MIN_NS;
+	as->retry_ns = slu_clock_ns() + as->retry_delay_ns;
+	slu_mutex_unlock(&wb->lock);
+}
+
+void queue_healed(struct slu_writeback *wb, struct slu_aspace *as)
+{
+	uint32_t nfailed;
+
+	slu_mutex_lock(&wb->lock);
+	if (as->retry_delay_ns) {
+		slu_mutex_lock(&as->tags);
+		nfailed = as->nfailed;
+		slu_mutex_unlock(&as->tags);
+		if (!nfailed) {
+			as->retry_delay_ns = as->retry_ns = 0;
+			atomic_fetch_add_explicit(&wb->stats.retries, 1, memory_order_relaxed);
+		}
+	}
+	slu_mutex_unlock(&wb->lock);
+}
