@@ -7,8 +7,8 @@
 #ifndef SLUICE_WRITE_H
 #define SLUICE_WRITE_H
 
-#include "sluice/cache.h"
 #include "sluice/blockio.h"
+#include "sluice/writeback.h"
 #include <sys/uio.h>
 
 /* ------------------------------------------------------------------ source */
@@ -24,9 +24,9 @@ struct slu_source_ops {
 	 */
 	size_t (*copy_nofault)(struct slu_source *src, void *dst, size_t len);
 	/*
-	 * Called with no lock held after a short copy: makes at least one byte ready that the source itself
-	 * holds, so that the next copy_nofault moves at least one byte. May wait. 0 or -errno (-EFAULT, -EIO; end of
-	 * input is -ENODATA).
+	 * Called with no lock held after a short copy: makes at least one byte ready that the
+	 * source itself holds, so that the next copy_nofault moves at least one byte. May wait. 0
+	 * or -errno (-EFAULT, -EIO; end of input is -ENODATA).
 	 */
 	int (*fault_in)(struct slu_source *src, size_t len);
 };
@@ -47,6 +47,7 @@ void slu_source_buffer_init(struct slu_source_buffer *s, const struct iovec *iov
 struct slu_source_fd {
 	struct slu_source source; /* first */
 	int fd;
+	bool is_socket;
 	uint8_t held[64]; /* bytes that fault_in read so that progress is certain */
 	size_t held_off, held_len;
 };
@@ -55,11 +56,11 @@ void slu_source_fd_init(struct slu_source_fd *s, int fd);
 /* ------------------------------------------------------------------ write */
 
 /*
- * The kernel writes back its own pages: the data is believed written already. Whole or failed, never short,
- * never -ENOMEM; -ENOSPC only after what was pending has been given back.
+ * The kernel writes back its own pages: the data is believed written already. Whole or failed,
+ * never short, never -ENOMEM; -ENOSPC only after what was pending has been given back.
  */
 #define SLU_WRITE_KERNEL_CACHE 1u
-#define SLU_WRITE_APPEND 2u /* pos is the size at that moment */
+#define SLU_WRITE_APPEND       2u /* pos is the size at that moment */
 
 struct slu_write_result {
 	uint64_t pos;  /* where it was written (append) */
@@ -67,12 +68,12 @@ struct slu_write_result {
 };
 
 /*
- * Writes len bytes of src at pos, in segments; each takes as->lock exclusive and gives it up. No lock held.
- * need given: -EAGAIN with ret->done bytes done so far if it would have to wait (cache full, reservation);
- * call again for the rest. 0 when ret->done > 0 or len is 0 (a short write: out of space, or the source ended);
- * else -ENOSPC, -EIO, -EFBIG, -ENOMEM, -EROFS, the source's error, or the recorded error when the inode's failed pages
- * are over their limit.
- * The caller has checked permissions, limits and flags and has flagged the times.
+ * Writes len bytes of src at pos, in segments; each takes as->lock exclusive and gives it up. No
+ * lock held. need given: -EAGAIN with ret->done bytes done so far if it would have to wait (cache
+ * full, reservation); call again for the rest. 0 when ret->done > 0 or len is 0 (a short write: out
+ * of space, or the source ended); else -ENOSPC, -EIO, -EFBIG, -ENOMEM, -EROFS, the source's error,
+ * or the recorded error when the inode's failed pages are over their limit. The caller has checked
+ * permissions, limits and flags and has flagged the times.
  */
 int slu_write(struct slu_aspace *as, struct slu_source *src, uint64_t pos, uint64_t len,
 	      unsigned int flags, struct slu_write_result *ret, struct slu_need *need);
@@ -99,25 +100,24 @@ void slu_read_done(struct slu_read_vec *v);
 /* ------------------------------------------------------------------ truncate and punch: pages */
 
 /*
- * As part of truncate and punch, before the backend's remove(): with as->lock exclusive, drops every
- * page that lies wholly in [pos, end) and zeroes the parts of partial pages at the edges (in a fresh
- * frame, published dirty where the block has data). Pages under writeback in the range must end
- * first, partial pages on MAPPED blocks must be read first: -EAGAIN with need. Zeroed edges
+ * As part of truncate and punch, before the backend's remove(): with as->lock exclusive, drops
+ * every page that lies wholly in [pos, end) and zeroes the parts of partial pages at the edges (in
+ * a fresh frame, published dirty where the block has data). Pages under writeback in the range must
+ * end first, partial pages on MAPPED blocks must be read first: -EAGAIN with need. Zeroed edges
  * inside the size are dirty pages afterwards. frames are taken from the need as well.
  * Dirty pages that are dropped give their reservation back in the backend's remove().
  */
 int slu_pages_remove(struct slu_aspace *as, struct slu_blockio *bio, uint64_t pos, uint64_t end,
 		     struct slu_need *need);
 /*
- * Before the size grows from `old`: the bytes from old to the end of its page read as zeros (the block's bytes
- * beyond EOF mean nothing on disk). as->lock exclusive; -EAGAIN with need.
+ * Before the size grows from `old`: the bytes from old to the end of its page read as zeros (the
+ * block's bytes beyond EOF mean nothing on disk). as->lock exclusive; -EAGAIN with need.
  */
-int slu_pages_zero_tail(struct slu_aspace *as, struct slu_blockio *bio, uint64_t old, struct slu_need *need);
+int slu_pages_zero_tail(struct slu_aspace *as, struct slu_blockio *bio, uint64_t old,
+			struct slu_need *need);
 /* Waits until no page of [pos, end) is under writeback. No lock held. */
 void slu_pages_wait_writeback(struct slu_aspace *as, uint64_t pos, uint64_t end);
 
-struct slu_write_stats {
-	_Atomic uint64_t writes, segments, bytes, short_copies, fault_ins, tail_locks, partial_reads;
-};
+/* Counters: struct slu_write_stats, slu_cache_write_stats() in cache.h. */
 
 #endif

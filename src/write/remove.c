@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Truncate and punch: what they do to pages. And the zeroing before a file grows.
+ *
+ * Called with as->lock exclusive, before the backend's remove(). Takes page locks for swaps, leaf
+ *locks. Never waits: -EAGAIN and what to wait for.
+ *
+ * The order with what is under way:
+ *
+ *	a write			has as->lock: it is before or after, segment by segment
+ *	a read in flight	pages that go: the read finds its page gone when it ends, and the
+ *reader looks again. Pages at the edge: waited for writeback in flight	pages that go: waited for,
+ *since their blocks are freed next. Pages at the edge: their frame is replaced, the old one goes on
+ *to the disk, and the page is dirty again dirty pages		pages that go: dropped, with their
+ *reservation (remove())
+ *
+ * Truncate zeroes its edge in memory alone: the size moves before it, and what a block holds beyond
+ *the size means nothing. slu_pages_zero_tail makes up for that when the file grows again.
+ */
+#include "write_private.h"
+#include <string.h>
+
+#define PAGE_MASK ((uint64_t)SLU_BLOCK_SIZE - 1)
+
+static int writeback_need_wait(struct slu_need *need)
+{
+	slu_pages_wait(need->owner, need->arg[0], need->arg[1]);
+	return 0;
+}
+
+/* Waits for its frames and, for truncate, for nothing else that could need pages: the ticket is
+ * short. */
+static int edge_claim(struct slu_aspace *as, struct slu_frames *fr, struct slu_need *need)
+{
+	*fr = (struct slu_frames)SLU_FRAMES_INIT(as->cache);
+	return slu_frames_claim(fr, 1, 1, SLU_FRAMES_KEPT_BACK, need);
+}
+
+/*
+ * The page at pgidx, referenced, if it is uptodate; NULL if there is nothing to zero: it reads as
+ * zeros, or (not for `on_disk`) its block does not matter. -EAGAIN: it has to be read.
+ */
+static int edge_page(struct slu_aspace *as, struct slu_blockio *bio, uint64_t pgidx, bool on_disk,
+		     struct slu_page **ret, struct slu_need *need)
+{
+	struct slu_page *page = slu_page_find(as, pgidx);
+	struct slu_iomap m;
+	int err;
+
+	*ret = NULL;
+	if (page && slu_page_state(page) & SLU_PAGE_UPTODATE) {
+		*ret = page;
+		return 0;
+	}
+	if (page) {
+		slu_page_put(as->cache, page);
+		return need_page(need, as, bio, pgidx);
+	}
+	if (!on_disk)
+		return 0;
+	err = as->backend->ops->map(as->backend, pgidx << SLU_BLOCK_SHIFT, SLU_BLOCK_SIZE, &m,
+				    need);
+	if (err)
+		return err;
+	return m.type == SLU_IOMAP_MAPPED ? need_page(need, as, bio, pgidx) : 0;
+}
+
+/* A new frame for the page with bytes [from, to) zero. Its reference goes to pages[0]. */
+static void edge_publish(struct slu_aspace *as, struct slu_frames *fr, struct slu_page *page,
+			 uint32_t from, uint32_t to, struct slu_page **pages)
+{
+	uint32_t frame = slu_frames_take(fr);
+	char *dst = slu_frame_data(as->cache, frame);
+
+	/* as->lock keeps the old frame in the page, the reference the page in the cache. */
+	memcpy(dst,
+	       slu_frame_data(as->cache, atomic_load_explicit(&page->frame, memory_order_relaxed)),
+	       SLU_BLOCK_SIZE);
+	memset(dst + from, 0, to - from);
+	slu_pages_publish(as, fr, slu_page_index(page), 1, &frame, pages);
+	slu_page_put(as->cache, page);
+}
+
+/* Zeroes bytes [from, to) of a page. dirty: on disk too. */
+static int edge_zero(struct slu_aspace *as, struct slu_blockio *bio, uint64_t pgidx, uint32_t from,
+		     uint32_t to, bool dirty, struct slu_need *need)
+{
+	struct slu_page *page, *pages[1];
+	struct slu_frames fr;
+	int err = edge_page(as, bio, pgidx, dirty, &page, need);
+
+	if (err || !page)
+		return err;
+	err = edge_claim(as, &fr, need);
+	if (err) {
+		slu_page_put(as->cache, page);
+		return err;
+	}
+	edge_publish(as, &fr, page, from, to, pages);
+	if (dirty)
+		pages_dirty(as, &fr, pages, 1, pgidx << SLU_BLOCK_SHIFT,
+			    (pgidx << SLU_BLOCK_SHIFT) + to, 0);
+	else
+		slu_page_put(as->cache, pages[0]);
+	slu_frames_release(&fr);
+	return 0;
+}
+
+int slu_pages_remove(struct slu_aspace *as, struct slu_blockio *bio, uint64_t pos, uint64_t end,
+		     struct slu_need *need)
+{
+	bool truncate = end == UINT64_MAX;
+	uint64_t first = slu_bytes_to_blocks(pos), last;
+	uint32_t head = (uint32_t)(pos & PAGE_MASK), tail;
+	int err = 0;
+
+	if (pos >= end)
+		return 0;
+	last = truncate ? UINT64_MAX >> SLU_BLOCK_SHIFT : end >> SLU_BLOCK_SHIFT;
+	tail = truncate ? 0 : (uint32_t)(end & PAGE_MASK);
+	if (slu_cache_fill_ranges(as->cache))
+		return -ENOMEM;
+	if (first < last && slu_pages_writeback(as, first, last)) {
+		*need = (struct slu_need){.wait = writeback_need_wait,
+					  .what = "the end of writeback",
+					  .owner = as,
+					  .arg = {first, last}};
+		return -EAGAIN;
+	}
+	/* Zeroing twice does no harm, so an -EAGAIN may come between the two. */
+	if (head && first > last)
+		return edge_zero(as, bio, pos >> SLU_BLOCK_SHIFT, head, tail, true, need);
+	if (head)
+		err = edge_zero(as, bio, pos >> SLU_BLOCK_SHIFT, head, SLU_BLOCK_SIZE, !truncate,
+				need);
+	if (!err && tail)
+		err = edge_zero(as, bio, last, 0, tail, true, need);
+	if (err)
+		return err;
+	slu_stress_point("remove.before_drop");
+	if (first < last) {
+		slu_pages_drop(as, first, last);
+		slu_aspace_forget(as, first << SLU_BLOCK_SHIFT,
+				  truncate ? UINT64_MAX : last << SLU_BLOCK_SHIFT);
+	}
+	if (truncate)
+		slu_aspace_forget(as, pos, UINT64_MAX);
+	if (as->wb)
+		slu_writeback_cleaned(as->wb, as);
+	return 0;
+}
+
+int slu_pages_zero_tail(struct slu_aspace *as, struct slu_blockio *bio, uint64_t old,
+			struct slu_need *need)
+{
+	uint64_t pgidx = old >> SLU_BLOCK_SHIFT;
+	struct slu_page *page;
+	struct slu_frames fr;
+	int err;
+
+	if (!(old & PAGE_MASK))
+		return 0;
+	err = edge_page(as, bio, pgidx, true, &page, need);
+	if (err || !page)
+		return err;
+	/* In memory they are zero already; a dirty page will bring that to the disk. */
+	if (slu_page_state(page) & SLU_PAGE_DIRTY) {
+		slu_page_put(as->cache, page);
+		return 0;
+	}
+	err = edge_claim(as, &fr, need);
+	if (!err && slu_cache_fill_ranges(as->cache))
+		err = -ENOMEM;
+	if (!err)
+		pages_dirty(as, &fr, &page, 1, pgidx << SLU_BLOCK_SHIFT,
+			    (pgidx + 1) << SLU_BLOCK_SHIFT, 0);
+	else
+		slu_page_put(as->cache, page);
+	slu_frames_release(&fr);
+	return err;
+}
+
+void slu_pages_wait_writeback(struct slu_aspace *as, uint64_t pos, uint64_t end)
+{
+	uint64_t first = pos >> SLU_BLOCK_SHIFT, last = slu_bytes_to_blocks(end);
+
+	while (slu_pages_writeback(as, first, last))
+		slu_pages_wait(as, first, last);
+}

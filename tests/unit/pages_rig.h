@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A file without a filesystem: one inode of the memory backend over a simulated disk, with cache
+ * and writeback, and a plain byte array that says what the file must hold. For the tests of cache,
+ * writeback and write. Runs on threads and inside a simulation alike.
+ */
+#ifndef SLU_TEST_PAGES_RIG_H
+#define SLU_TEST_PAGES_RIG_H
+
+#include "sluice/mem_backend.h"
+#include "sluice/write.h"
+#include <inttypes.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define PAGE ((uint64_t)SLU_BLOCK_SIZE)
+
+struct rig_opts {
+	size_t cache_bytes;  /* 0: 4 MiB */
+	uint64_t nblocks;    /* of the volume; 0: 8,192 */
+	uint64_t latency_ns; /* of the disk */
+	uint64_t age_ns;     /* of dirty pages; 0: an hour, so that nothing is written by itself */
+	unsigned int nthreads;
+	bool is_inline; /* the disk answers from within submit */
+};
+
+struct rig {
+	struct slu_simdisk *disk;
+	struct slu_blockio *bio;
+	struct slu_cache *cache;
+	struct slu_writeback *wb;
+	struct slu_mem_backend mem;
+	struct slu_mem_inode *inode;
+	struct slu_aspace as;
+	_Atomic uint64_t npins;
+	_Atomic uint64_t nevents, nlost; /* WRITEBACK_ERROR, DATA_LOST */
+	_Atomic uint64_t lost_pos, lost_len;
+};
+
+static inline struct rig *rig_of(struct slu_aspace *as)
+{
+	return slu_container_of(as, struct rig, as);
+}
+
+static inline void rig_pin(struct slu_aspace *as)
+{
+	atomic_fetch_add(&rig_of(as)->npins, 1);
+}
+
+static inline void rig_unpin(struct slu_aspace *as)
+{
+	uint64_t old = atomic_fetch_sub(&rig_of(as)->npins, 1);
+
+	assert_true(old > 0);
+}
+
+static inline void rig_event(void *ctx, const struct slu_event *ev)
+{
+	struct rig *r = ctx;
+
+	if (ev->kind == SLU_EVENT_WRITEBACK_ERROR)
+		atomic_fetch_add(&r->nevents, 1);
+	if (ev->kind == SLU_EVENT_DATA_LOST) {
+		atomic_fetch_add(&r->nlost, 1);
+		atomic_store(&r->lost_pos, ev->pos);
+		atomic_fetch_add(&r->lost_len, ev->len);
+	}
+}
+
+static inline void rig_init(struct rig *r, const struct rig_opts *o)
+{
+	static const struct slu_aspace_owner owner = {.pin = rig_pin, .unpin = rig_unpin};
+	uint64_t nblocks = o->nblocks ? o->nblocks : 8192;
+	struct slu_blockio_opts bopts = {.lock = SLU_LOCK_NONE};
+	struct slu_cache_opts copts = {.bytes = o->cache_bytes ? o->cache_bytes : 4u << 20};
+	struct slu_writeback_opts wopts = {
+		.nthreads = o->nthreads,
+		.dirty_age_ns = o->age_ns ? o->age_ns : 3600 * SLU_NS_PER_SEC,
+		.events = {.post = rig_event, .ctx = r},
+	};
+
+	memset(r, 0, sizeof(*r));
+	r->disk = slu_simdisk_new(nblocks + 1, 1);
+	assert_non_null(r->disk);
+	slu_simdisk_latency(r->disk, o->latency_ns);
+	slu_simdisk_inline(r->disk, o->is_inline);
+	bopts.sim = r->disk;
+	assert_int_equal(slu_blockio_open("sim", &bopts, &r->bio), 0);
+	assert_int_equal(slu_cache_new(&copts, &r->cache), 0);
+	assert_int_equal(slu_writeback_new(r->cache, r->bio, &wopts, &r->wb), 0);
+	slu_mem_backend_init(&r->mem, nblocks);
+	assert_int_equal(slu_mem_inode_new(&r->mem, 7, &r->inode), 0);
+	slu_aspace_init(&r->as, r->cache, r->wb, slu_mem_inode_iomap(r->inode), &owner, 7, 0, 0);
+}
+
+static inline void rig_check(struct rig *r)
+{
+	assert_int_equal(slu_cache_check(r->cache, stderr), 0);
+}
+
+/* Ends it; the result of the last writeback. Nothing may be left behind anywhere. */
+static inline int rig_fini(struct rig *r)
+{
+	int err;
+
+	rig_check(r);
+	err = slu_writeback_free(r->wb);
+	r->as.wb = NULL;
+	assert_int_equal(atomic_load(&r->npins), 0);
+	slu_aspace_fini(&r->as);
+	assert_int_equal(r->mem.reserved, 0);
+	slu_mem_inode_free(r->inode);
+	slu_mem_backend_fini(&r->mem);
+	slu_cache_free(r->cache);
+	slu_blockio_close(r->bio);
+	slu_simdisk_free(r->disk);
+	return err;
+}
+
+/* ------------------------------------------------------------------ operations */
+
+/* The need form of slu_write, waiting as a worker would that does not park. */
+static inline int rig_write_flags(struct rig *r, uint64_t pos, const void *buf, uint64_t len,
+				  unsigned int flags, struct slu_write_result *ret)
+{
+	struct iovec iov = {.iov_base = (void *)buf, .iov_len = len};
+	struct slu_source_buffer src;
+	struct slu_write_result part;
+	struct slu_need need;
+	int err;
+
+	slu_source_buffer_init(&src, &iov, 1);
+	*ret = (struct slu_write_result){.pos = pos};
+	do {
+		err = slu_write(&r->as, &src.source, pos + ret->done, len - ret->done, flags, &part,
+				&need);
+		if (!ret->done)
+			ret->pos = part.pos;
+		ret->done += part.done;
+	} while (err == -EAGAIN && !(err = slu_need_wait(&need)));
+	return err;
+}
+
+static inline void rig_write(struct rig *r, uint64_t pos, const void *buf, uint64_t len)
+{
+	struct slu_write_result res;
+
+	assert_int_equal(rig_write_flags(r, pos, buf, len, 0, &res), 0);
+	assert_int_equal(res.done, len);
+	assert_int_equal(res.pos, pos);
+}
+
+/* Reads and copies out; returns how many bytes, or the error. */
+static inline int64_t rig_read_ahead(struct rig *r, uint64_t pos, void *buf, uint64_t len,
+				     unsigned int ahead)
+{
+	struct slu_read_vec v;
+	uint64_t done = 0;
+	int err = slu_read(&r->as, r->bio, pos, len, ahead, &v);
+
+	if (err)
+		return err;
+	for (int i = 0; i < v.niov; i++) {
+		memcpy((char *)buf + done, v.iov[i].iov_base, v.iov[i].iov_len);
+		done += v.iov[i].iov_len;
+	}
+	assert_int_equal(done, v.len);
+	slu_read_done(&v);
+	return (int64_t)done;
+}
+
+static inline int64_t rig_read(struct rig *r, uint64_t pos, void *buf, uint64_t len)
+{
+	return rig_read_ahead(r, pos, buf, len, 0);
+}
+
+/* With as->lock held for each try, as truncate and punch do. */
+static inline int rig_remove_pages(struct rig *r, uint64_t pos, uint64_t end)
+{
+	struct slu_need need;
+	int err;
+
+	do {
+		slu_rwlock_wrlock(&r->as.lock);
+		err = slu_pages_remove(&r->as, r->bio, pos, end, &need);
+		if (!err && end == UINT64_MAX)
+			slu_aspace_set_size(&r->as, pos);
+		if (!err) {
+			/* Still in the same section: the blocks go with the pages. */
+			uint64_t from = slu_round_up(pos, PAGE);
+			uint64_t to = end == UINT64_MAX ? end : slu_round_down(end, PAGE);
+			struct slu_iomap_inode *b = r->as.backend;
+			uint64_t disk_size;
+
+			slu_mutex_lock(&b->lock);
+			if (end == UINT64_MAX && r->as.disk_size > pos)
+				r->as.disk_size = pos;
+			disk_size = r->as.disk_size;
+			slu_mutex_unlock(&b->lock);
+			if (from < to)
+				do {
+					err = b->ops->remove(b, from, to - from, disk_size, NULL);
+				} while (err > 0);
+		}
+		slu_rwlock_wrunlock(&r->as.lock);
+	} while (err == -EAGAIN && !(err = slu_need_wait(&need)));
+	return err;
+}
+
+static inline int rig_truncate(struct rig *r, uint64_t size)
+{
+	uint64_t old = slu_aspace_size(&r->as);
+	struct slu_need need;
+	int err;
+
+	if (size <= old)
+		return rig_remove_pages(r, size, UINT64_MAX);
+	do {
+		slu_rwlock_wrlock(&r->as.lock);
+		err = slu_pages_zero_tail(&r->as, r->bio, slu_aspace_size(&r->as), &need);
+		if (!err)
+			slu_aspace_set_size(&r->as, size);
+		slu_rwlock_wrunlock(&r->as.lock);
+	} while (err == -EAGAIN && !(err = slu_need_wait(&need)));
+	return err;
+}
+
+static inline int rig_punch(struct rig *r, uint64_t pos, uint64_t end)
+{
+	return rig_remove_pages(r, pos, end);
+}
+
+static inline int rig_sync(struct rig *r)
+{
+	return slu_writeback_range(r->wb, &r->as, 0, UINT64_MAX);
+}
+
+/* Throws the clean pages away, so that what is read next comes from the disk. */
+static inline void rig_drop_clean(struct rig *r)
+{
+	slu_rwlock_wrlock(&r->as.lock);
+	assert_false(slu_aspace_dirty(&r->as));
+	slu_pages_drop(&r->as, 0, UINT64_MAX);
+	slu_rwlock_wrunlock(&r->as.lock);
+}
+
+/* Bytes that tell their place and a generation. */
+static inline void rig_pattern(void *buf, uint64_t pos, uint64_t len, uint32_t generation)
+{
+	unsigned char *p = buf;
+
+	for (uint64_t i = 0; i < len; i++) {
+		uint64_t x = (pos + i) * 0x9e3779b97f4a7c15ull + generation * 0xbf58476d1ce4e5b9ull;
+
+		p[i] = (unsigned char)(x >> 56) | 1;
+	}
+}
+
+#endif
