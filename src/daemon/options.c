@@ -439,10 +439,10 @@ static bool bad_argument(int c, char **argv, GError **error)
 
 	if (c == ':')
 		return complain(error, "option %s needs a value", arg);
-	if (optopt && optopt < 256)
-		return complain(error, "unknown option -%c (see sluicefs --help)", optopt);
-	if (optopt)
+	if (optopt && g_str_has_prefix(arg, "--")) /* getopt knew the name */
 		return complain(error, "option %s takes no value", arg);
+	if (optopt)
+		return complain(error, "unknown option -%c (see sluicefs --help)", optopt);
 	return complain(error, "unknown option %s (see sluicefs --help)", arg);
 }
 

@@ -129,6 +129,10 @@ static void worker_main(void *arg)
 			end_of_reading(s, errno);
 			break;
 		}
+		if (!n) { /* the end of a socket, where tests have one for a device */
+			session_end(s, 0);
+			break;
+		}
 		if (!idle)
 			add_worker(s);
 		w->req->fd = w->fd;
@@ -287,10 +291,10 @@ void slu_session_stop(struct slu_session *s)
 	unsigned int n;
 
 	slu_mutex_lock(&s->lock);
+	n = atomic_load(&s->stopping) ? 0 : s->nworkers;
 	atomic_store(&s->stopping, true);
-	n = s->nworkers;
 	slu_mutex_unlock(&s->lock);
-	if (!n)
+	if (!n) /* not started, or stopped before */
 		return;
 	for (unsigned int i = 0; i < n; i++)
 		call_back(&s->workers[i]);

@@ -1,0 +1,8 @@
+foreach(test fuse_options fuse_mountinfo fuse_report)
+  slu_unit_test(${test} slu_daemon)
+  target_include_directories(test_${test} PRIVATE ${PROJECT_SOURCE_DIR}/src/daemon)
+endforeach()
+foreach(test fuse_park fuse_session)
+  slu_unit_test(${test} slu_fuse)
+  target_include_directories(test_${test} PRIVATE ${PROJECT_SOURCE_DIR}/src/fuse)
+endforeach()

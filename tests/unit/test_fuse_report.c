@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+/* Events on their way to the log: bounded, rate limited, and the grave ones never lost. */
+#include "daemon_private.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static unsigned int nlines, ncritical;
+static char last_line[512], all_lines[1 << 16];
+
+static void collect(int priority, const char *line)
+{
+	nlines++;
+	ncritical += priority == LOG_CRIT;
+	g_strlcpy(last_line, line, sizeof(last_line));
+	g_strlcat(all_lines, line, sizeof(all_lines));
+	g_strlcat(all_lines, "\n", sizeof(all_lines));
+}
+
+static int setup(void **state)
+{
+	static struct report_events r;
+
+	nlines = ncritical = 0;
+	last_line[0] = all_lines[0] = '\0';
+	report_events_init(&r, -1);
+	r.write = collect;
+	*state = &r;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	report_events_fini(*state);
+	return 0;
+}
+
+static void post(struct report_events *r, enum slu_event_kind kind, uint64_t ino)
+{
+	struct slu_event_sink sink = report_events_sink(r);
+	struct slu_event ev = {.kind = kind, .error = -EIO, .ino = ino, .pos = 4096, .len = 8192};
+
+	slu_event_post(&sink, &ev);
+}
+
+static void an_event_becomes_a_line(void **state)
+{
+	struct report_events *r = *state;
+
+	post(r, SLU_EVENT_WRITEBACK_ERROR, 42);
+	assert_int_equal(nlines, 0); /* a sink does not log */
+	report_events_flush(r);
+	assert_int_equal(nlines, 1);
+	assert_non_null(strstr(last_line, "inode 42"));
+	assert_non_null(strstr(last_line, "4096+8192"));
+	assert_non_null(strstr(last_line, strerror(EIO)));
+	report_events_flush(r);
+	assert_int_equal(nlines, 1);
+}
+
+static void a_flood_of_one_kind_is_ten_lines(void **state)
+{
+	struct report_events *r = *state;
+
+	for (unsigned int i = 0; i < 100; i++)
+		post(r, SLU_EVENT_WRITEBACK_ERROR, i);
+	report_events_flush(r);
+	assert_int_equal(nlines, REPORT_PER_WINDOW);
+	assert_int_equal(r->suppressed[SLU_EVENT_WRITEBACK_ERROR], 100 - REPORT_PER_WINDOW);
+	post(r, SLU_EVENT_NODE_CORRUPT, 1); /* another kind has its own */
+	report_events_flush(r);
+	assert_int_equal(nlines, REPORT_PER_WINDOW + 1);
+}
+
+static void a_full_ring_keeps_room_for_lost_data(void **state)
+{
+	struct report_events *r = *state;
+
+	for (unsigned int i = 0; i < 10000; i++)
+		post(r, SLU_EVENT_WRITEBACK_ERROR, i);
+	assert_false(atomic_load(&r->lost));
+	for (unsigned int i = 0; i < REPORT_KEPT_BACK; i++)
+		post(r, SLU_EVENT_DATA_LOST, 1000000 + i);
+	assert_true(atomic_load(&r->lost));
+	report_events_flush(r);
+	assert_int_equal(ncritical, REPORT_KEPT_BACK);
+	assert_non_null(strstr(all_lines, "DATA LOST: inode 1000063"));
+	assert_non_null(strstr(all_lines, "events came too fast"));
+}
+
+static void the_ring_wraps(void **state)
+{
+	struct report_events *r = *state;
+
+	r->head = r->tail = UINT32_MAX - 3;
+	for (unsigned int i = 0; i < 8; i++)
+		post(r, SLU_EVENT_READONLY, i);
+	report_events_flush(r);
+	assert_int_equal(ncritical, 8);
+	assert_int_equal(r->head, 4);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(an_event_becomes_a_line, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_flood_of_one_kind_is_ten_lines, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_full_ring_keeps_room_for_lost_data, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(the_ring_wraps, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
