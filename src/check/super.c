@@ -66,8 +66,6 @@ static void super_check_fields(struct check_run *run, struct super_slot *slot, u
 		super_bad(run, slot, i, "has an impossible number of blocks");
 	else if (root < 2 || root >= nblocks)
 		super_bad(run, slot, i, "has a root node outside of the volume");
-	if ((slot->txid & 1) != i)
-		super_bad(run, slot, i, "has a transaction that belongs into the other superblock");
 	if (slu_get_le64(&s->root_txid) > slot->txid)
 		super_bad(run, slot, i, "has a root node from a later transaction");
 	if (slu_get_le64(&s->next_ino) < SLU_INO_FIRST)
@@ -126,27 +124,40 @@ static void super_explain_invalid(struct check_run *run, struct super_slot *slot
 			     slot->magic ? "its checksum is wrong" : "has no magic number");
 }
 
+/*
+ * What two valid superblocks may look like beside each other. Transaction t goes to slot t & 1; a
+ * clean unmount then writes its state into both, so that the two have one number. If the power
+ * fails between those two writes, both may have one number with only one of them clean, and the
+ * next mount gives the other slot the next number that belongs there.
+ */
 static void super_compare(struct check_run *run, const struct super_slot *slots)
 {
 	const struct slu_disk_super *a = slots[0].block, *b = slots[1].block;
-	uint64_t older = slu_min(slots[0].txid, slots[1].txid);
+	int newer = slots[1].txid > slots[0].txid;
+	uint64_t apart = slots[newer].txid - slots[!newer].txid;
 	size_t from = offsetof(struct slu_disk_super, root_blkno);
-	size_t to = offsetof(struct slu_disk_super, commit_time);
+	size_t to = offsetof(struct slu_disk_super, mkfs_time);
 
 	if (!super_same_identity(a, b))
 		check_report(run, SLU_PROBLEM_SUPER_DIFFER, 0, 0,
 			     "the superblocks are of two different volumes");
-	if (slu_max(slots[0].txid, slots[1].txid) != older + 1)
+	if (apart > 2 || (apart && (int)(slots[newer].txid & 1) != newer))
 		check_report(run, SLU_PROBLEM_SUPER_DIFFER, 0, 0,
 			     "the superblocks are of transactions %" PRIu64 " and %" PRIu64
 			     ", which do not follow each other",
 			     slots[0].txid, slots[1].txid);
-	if ((slu_get_le32(&a->state) & slu_get_le32(&b->state) & SLU_STATE_CLEAN) &&
-	    (slu_get_le64(&a->nblocks) != slu_get_le64(&b->nblocks) ||
-	     memcmp((const char *)a + from, (const char *)b + from, to - from) != 0))
+	if (!apart && (slu_get_le64(&a->nblocks) != slu_get_le64(&b->nblocks) ||
+		       memcmp((const char *)a + from, (const char *)b + from, to - from) != 0))
 		check_report(run, SLU_PROBLEM_SUPER_DIFFER, 0, 0,
-			     "both superblocks say that the volume was unmounted cleanly, but they "
-			     "are not of one state");
+			     "the superblocks are of one transaction, but not of one state");
+}
+
+/* Both superblocks say so, of the same transaction. */
+static bool super_is_clean(const struct super_slot *slots)
+{
+	return slots[0].good && slots[1].good && slots[0].txid == slots[1].txid &&
+	       slu_get_le32(&slots[0].block->state) & slu_get_le32(&slots[1].block->state) &
+		       SLU_STATE_CLEAN;
 }
 
 static void super_result(struct check_run *run, const struct slu_disk_super *s)
@@ -160,7 +171,6 @@ static void super_result(struct check_run *run, const struct slu_disk_super *s)
 	memcpy(r->volume_id, s->volume_id, sizeof(r->volume_id));
 	memcpy(r->label, s->label, SLU_LABEL_MAX);
 	r->nblocks = run->nblocks;
-	r->was_clean = slu_get_le32(&s->state) & SLU_STATE_CLEAN;
 	r->data_blocks = slu_get_le64(&s->data_blocks);
 	r->node_blocks = slu_get_le64(&s->node_blocks);
 	r->inodes = slu_get_le64(&s->ninodes);
@@ -196,6 +206,7 @@ int check_supers(struct check_run *run, const char **why)
 		int newer = !slots[0].good || (slots[1].good && slots[1].txid > slots[0].txid);
 
 		super_result(run, slots[newer].block);
+		run->result->was_clean = super_is_clean(slots);
 		err = 1;
 	} else {
 		run->result->incomplete = true;
