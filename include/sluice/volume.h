@@ -13,6 +13,7 @@
  *	HOLE ──prealloc──▶ UNWRITTEN ──complete(0)──▶ MAPPED                    │
  *	  ▲                   │  ▲                                             │
  *	  └──────remove───────┘  └─────────────────zero_range──────────────────┘
+ *	(zero_range takes DELALLOC back to HOLE, as remove does)
  *
  * MAPPED and UNWRITTEN blocks are written in place. Who owns what in each state:
  *
@@ -98,9 +99,9 @@ void slu_volume_inode_forget(struct slu_volume_inode *vi);
 int slu_volume_prealloc(struct slu_volume_inode *vi, uint64_t *pos, uint64_t end, uint64_t disk_size,
 			struct slu_need *need);
 /*
- * MAPPED in the block-aligned range becomes UNWRITTEN and DELALLOC becomes HOLE (pages dropped, none under
- * writeback); bounded;
- * as prealloc, but it draws on the blocks kept back and does not fail with -ENOSPC.
+ * MAPPED in the block-aligned range becomes UNWRITTEN and DELALLOC becomes HOLE, even if it then fails
+ * (pages dropped, none under writeback); bounded; as prealloc, but it draws on the blocks kept back and
+ * does not fail with -ENOSPC.
  */
 int slu_volume_zero_range(struct slu_volume_inode *vi, uint64_t *pos, uint64_t end, uint64_t disk_size,
 			  struct slu_need *need);

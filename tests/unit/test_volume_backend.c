@@ -217,8 +217,7 @@ static void zero_range_at_every_edge(void **state)
 
 			memcpy(left, pages, sizeof(pages));
 			for (uint64_t i = first; i < end; i++)
-				if (left[i] == 'M')
-					left[i] = 'U';
+				left[i] = left[i] == 'M' ? 'U' : left[i] == 'D' ? 'H' : left[i];
 			assert_int_equal(slu_volume_zero_range(&vf->inode, &pos, end * PG,
 							       SLU_DISK_SIZE_KEEP, NULL),
 					 0);
@@ -230,6 +229,8 @@ static void zero_range_at_every_edge(void **state)
 			}
 			assert_int_equal(vf->fx.record.blocks, 7);
 			assert_int_equal(vf->fx.record.disk_size, 9 * PG);
+			/* The page that it was for has been dropped. */
+			assert_int_equal(vf->inode.reservation.blocks, left[6] == 'D');
 			remove_all(vf->fx.inode, 0, UINT64_MAX, 0);
 		}
 }
@@ -759,58 +760,12 @@ static void an_extent_that_changes_under_a_write_is_an_error(void **state)
 
 /* ------------------------------------------------------------------ several threads */
 
-struct worker {
-	struct volume_fixture *vf;
-	struct slu_volume_inode *vi;
-	uint64_t first; /* pages [first, first + 64) are its own */
-	uint64_t random;
-	struct slu_thread thread;
-};
-
-/* Writes, fails, punches its own pages of a file that it shares. */
-static void worker_run(void *arg)
-{
-	struct worker *w = arg;
-	struct slu_iomap_inode *inode = &w->vi->iomap;
-
-	for (unsigned int round = 0; round < 150; round++) {
-		uint64_t page, n;
-		struct slu_iomap m;
-
-		w->random = w->random * 6364136223846793005ull + 1442695040888963407ull;
-		page = w->first + (w->random >> 33) % 56;
-		n = 1 + (w->random >> 50) % 8;
-		if ((w->random >> 40) % 4 == 0) {
-			remove_all(inode, page * PG, n * PG, SLU_DISK_SIZE_KEEP);
-			continue;
-		}
-		dirty_pages(inode, page, n);
-		assert_int_equal(try_map(inode, page * PG, n * PG, &m), 0);
-		if (m.type == SLU_IOMAP_DELALLOC)
-			assert_int_equal(try_allocate(inode, &m, m.len), 0);
-		slu_yield();
-		assert_int_equal(inode->ops->complete(inode, &m, round % 5 ? 0 : -EIO,
-						      m.pos + m.len),
-				 0);
-	}
-}
-
 static void threads_share_a_file_and_a_volume(void **state)
 {
 	struct volume_fixture *vf = *state;
-	struct worker workers[4];
+	struct volume_worker workers[4];
 
-	for (unsigned int i = 0; i < 4; i++) {
-		workers[i] = (struct worker){
-			.vf = vf,
-			.vi = i == 3 ? &vf->filler : &vf->inode,
-			.first = 64 * i,
-			.random = i + 1,
-		};
-		assert_int_equal(slu_thread_start(&workers[i].thread, "worker", worker_run,
-						  &workers[i]),
-				 0);
-	}
+	volume_workers_start(vf, workers, 4, 150);
 	for (unsigned int i = 0; i < 20; i++) {
 		vf->fx.commit(&vf->fx);
 		slu_sleep_ns(SLU_NS_PER_MS);

@@ -271,6 +271,75 @@ static void fx_remount(struct fixture *fx)
 	volume_fixture_remount(volume_fixture(fx));
 }
 
+static void load_record(struct volume_fixture *vf, uint64_t ino, struct fixture_record *r)
+{
+	struct slu_key key = SLU_KEY(ino, SLU_REC_INODE, 0);
+	struct slu_disk_inode d;
+	int len = slu_store_get(vf->store, &key, &d, sizeof(d), NULL);
+
+	slu_assert(len == (int)sizeof(d));
+	*r = (struct fixture_record){
+		.blocks = (int64_t)slu_get_le64(d.blocks.b),
+		.disk_size = slu_get_le64(d.size.b),
+	};
+}
+
+void volume_fixture_crash(struct volume_fixture *vf, uint64_t seed)
+{
+	slu_simdisk_power_cut(vf->disk, seed);
+	slu_volume_inode_forget(&vf->inode);
+	slu_volume_inode_forget(&vf->filler);
+	fixture_close(vf);
+	fixture_open(vf);
+	load_record(vf, FIXTURE_INO, &vf->fx.record);
+	load_record(vf, FILLER_INO, &vf->fx.filler_record);
+}
+
+static void worker_run(void *arg)
+{
+	struct volume_worker *w = arg;
+	struct slu_iomap_inode *inode = &w->vi->iomap;
+
+	for (unsigned int round = 0; round < w->rounds; round++) {
+		uint64_t page, n;
+		struct slu_iomap m;
+		int err;
+
+		w->random = w->random * 6364136223846793005ull + 1442695040888963407ull;
+		page = w->first + (w->random >> 33) % 56;
+		n = 1 + (w->random >> 50) % 8;
+		if ((w->random >> 40) % 4 == 0) {
+			remove_all(inode, page * PG, n * PG, SLU_DISK_SIZE_KEEP);
+			continue;
+		}
+		dirty_pages(inode, page, n);
+		err = try_map(inode, page * PG, n * PG, &m);
+		if (!err && m.type == SLU_IOMAP_DELALLOC)
+			err = try_allocate(inode, &m, m.len);
+		slu_assert(!err);
+		slu_yield();
+		err = inode->ops->complete(inode, &m, round % 5 ? 0 : -EIO, m.pos + m.len);
+		slu_assert(!err);
+	}
+}
+
+void volume_workers_start(struct volume_fixture *vf, struct volume_worker *workers, unsigned int n,
+			  unsigned int rounds)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		int err;
+
+		workers[i] = (struct volume_worker){
+			.vi = i == n - 1 ? &vf->filler : &vf->inode,
+			.first = 64 * i,
+			.random = slu_random(),
+			.rounds = rounds,
+		};
+		err = slu_thread_start(&workers[i].thread, "worker", worker_run, &workers[i]);
+		slu_assert(!err);
+	}
+}
+
 struct volume_fixture *volume_fixture_new(uint64_t nblocks)
 {
 	struct volume_fixture *vf = calloc(1, sizeof(*vf));

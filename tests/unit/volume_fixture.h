@@ -31,6 +31,11 @@ static inline struct volume_fixture *volume_fixture(struct fixture *fx)
 
 /* A formatted and opened volume of so many blocks. */
 struct volume_fixture *volume_fixture_new(uint64_t nblocks);
+/*
+ * As after a power cut: throws the mount away, whatever it had in memory, and opens what is on the
+ * disk; the records say what the owners know.
+ */
+void volume_fixture_crash(struct volume_fixture *vf, uint64_t seed);
 /* Removes what the inodes have, checks that nothing is left behind, closes all. */
 void volume_fixture_free(struct volume_fixture *vf);
 /* Closes what there is and opens it again; the node cache is cold after. */
@@ -43,5 +48,19 @@ void volume_fixture_put_extent(struct volume_fixture *vf, uint64_t ino, uint64_t
 void volume_fixture_del_extent(struct volume_fixture *vf, uint64_t ino, uint64_t off);
 /* Extent records of an inode. */
 unsigned int volume_fixture_nextents(struct volume_fixture *vf, uint64_t ino);
+
+/*
+ * Threads that write, fail to write and punch, each its own pages of a file: the last one the
+ * filler's, the others all of the same inode. Started here, joined by the caller.
+ */
+struct volume_worker {
+	struct slu_volume_inode *vi;
+	uint64_t first; /* pages [first, first + 64) are its own */
+	uint64_t random;
+	unsigned int rounds;
+	struct slu_thread thread;
+};
+void volume_workers_start(struct volume_fixture *vf, struct volume_worker *workers, unsigned int n,
+			  unsigned int rounds);
 
 #endif
