@@ -1,0 +1,43 @@
+# sets: user engine
+# limit: 400
+# SIGKILL of the daemon under load, 20 times: the volume mounts at once, fsck is clean, and what was
+# fsynced is there.
+make_volume 1G
+promises=0
+for i in $(seq 1 20); do
+	start=$EPOCHREALTIME
+	mount_volume commit=1
+	took=$(awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { print int((b - a) * 1000) }')
+	[ "$took" -lt 2000 ] || fail "round $i: mounting after a crash took $took ms"
+	if [ "$i" -gt 1 ]; then # what the round before was promised
+		out=$(mount_load verify "$MNT/r$((i - 1))" "$SLU_WORK/log.$((i - 1))") || {
+			echo "$out"
+			fail "round $((i - 1)): promises broken"
+		}
+		promises=$((promises + ${out%% *}))
+		rm -rf "$MNT/r$((i - 1))"
+	fi
+	mkdir "$MNT/r$i"
+	mount_load run "$MNT/r$i" "$SLU_WORK/log.$i" 30 3 2>"$SLU_WORK/load.err" &
+	load=$!
+	(cp -a /usr/include "$MNT/r$i/" >/dev/null 2>&1 || true) &
+	noise=$!
+	sleep "0.$((RANDOM % 8 + 2))"
+	kill_daemon
+	wait "$load" || {
+		cat "$SLU_WORK/load.err"
+		fail "round $i: the load ended with status $?"
+	}
+	wait "$noise" || true
+	fsck_clean
+done
+mount_volume
+out=$(mount_load verify "$MNT/r20" "$SLU_WORK/log.20") || {
+	echo "$out"
+	fail "round 20: promises broken"
+}
+promises=$((promises + ${out%% *}))
+echo "$promises promises kept"
+[ "$promises" -ge 100 ] || fail "only $promises promises in 20 rounds: the load does not load"
+umount_volume
+fsck_clean
