@@ -25,8 +25,13 @@ static void fail(GError **error, const char *fmt, ...)
 
 bool check_fuse_device(GError **error)
 {
-	if (access(FUSE_DEVICE, F_OK) == 0)
+	if (access(FUSE_DEVICE, R_OK | W_OK) == 0)
 		return true;
+	if (access(FUSE_DEVICE, F_OK) == 0) {
+		fail(error, "no permission to open " FUSE_DEVICE
+			    ": an administrator has to open it to all (chmod 666 " FUSE_DEVICE ")");
+		return false;
+	}
 	fail(error, "there is no " FUSE_DEVICE ": load the module (modprobe fuse), or give the "
 		    "container the device (--device " FUSE_DEVICE ")");
 	return false;
@@ -94,6 +99,19 @@ static bool check_dead(const struct daemon_opts *o, const char *path, GError **e
 	return false;
 }
 
+static void check_failed_stat(const char *path, int err, GError **error)
+{
+	struct mount_entry *e = mountinfo_by_target(path);
+
+	/* Not even root may look into somebody's mount without allow_other. */
+	if (e && err == EACCES && mount_entry_is_fuse(e))
+		fail(error, "%s is in use: user %u has mounted %s there", path,
+		     (unsigned int)mount_entry_uid(e), e->source);
+	else
+		fail(error, "the mount point %s: %s", path, g_strerror(err));
+	mount_entry_free(e);
+}
+
 char *check_mountpoint(const struct daemon_opts *o, GError **error)
 {
 	g_autofree char *path = NULL;
@@ -112,7 +130,7 @@ char *check_mountpoint(const struct daemon_opts *o, GError **error)
 	if (!check_dead(o, path, error))
 		return NULL;
 	if (stat(path, &st)) {
-		fail(error, "the mount point %s: %s", path, g_strerror(errno));
+		check_failed_stat(path, errno, error);
 		return NULL;
 	}
 	if (!S_ISDIR(st.st_mode)) {

@@ -7,6 +7,7 @@
  */
 #include "daemon_private.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -158,6 +159,14 @@ struct mount_entry *mountinfo_by_source(const char *source)
 
 /* ------------------------------------------------------------------ dead or alive */
 
+/* Past the kernel's cache, which outlives the daemon. */
+static int stat_now(const char *path)
+{
+	struct statx stx;
+
+	return statx(AT_FDCWD, path, AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &stx) ? errno : 0;
+}
+
 /* Root may not look into a user's mount; a child that has become that user may. */
 static int stat_as_owner(const struct mount_entry *e)
 {
@@ -169,11 +178,9 @@ static int stat_as_owner(const struct mount_entry *e)
 	if (pid < 0)
 		return EACCES;
 	if (!pid) {
-		struct stat st;
-
 		if (setgroups(0, NULL) || setresgid(gid, gid, gid) || setresuid(uid, uid, uid))
 			_exit(EACCES);
-		_exit(stat(e->target, &st) ? errno & 0xff : 0);
+		_exit(stat_now(e->target) & 0xff);
 	}
 	while (waitpid(pid, &status, 0) < 0) {
 		if (errno != EINTR)
@@ -184,12 +191,11 @@ static int stat_as_owner(const struct mount_entry *e)
 
 bool mount_entry_is_dead(const struct mount_entry *e)
 {
-	struct stat st;
 	int err;
 
 	if (!mount_entry_is_fuse(e))
 		return false;
-	err = stat(e->target, &st) ? errno : 0;
+	err = stat_now(e->target);
 	if (err == EACCES && geteuid() == 0)
 		err = stat_as_owner(e);
 	return err == ENOTCONN || err == ECONNABORTED;

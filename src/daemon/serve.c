@@ -361,7 +361,7 @@ static void detach_busy(struct daemon *d)
 		close(root);
 	}
 	if (!wait_ended(d, slu_max(deadline, slu_clock_ns() + SLU_NS_PER_SEC)))
-		report(LOG_WARNING, "%llu files are still open; they end here",
+		report(LOG_WARNING, "the mount is still in use (%llu open files); it ends here",
 		       (unsigned long long)slu_session_nopen(d->session));
 }
 

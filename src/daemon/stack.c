@@ -85,7 +85,6 @@ static struct slu_blockio *open_image(const struct daemon_opts *o, const char *i
 		.lock_busy_ctx = &busy,
 	};
 	struct slu_blockio *bio;
-	bool fell_back = false;
 	int err;
 
 	for (;;) {
@@ -94,14 +93,12 @@ static struct slu_blockio *open_image(const struct daemon_opts *o, const char *i
 		err = slu_blockio_open(image, &opts, &bio);
 		if ((err != -EACCES && err != -EROFS) || *readonly)
 			break;
-		*readonly = fell_back = true;
+		*readonly = true;
 	}
 	if (err) {
 		open_error(error, o, image, err, &busy);
 		return NULL;
 	}
-	if (fell_back)
-		report(LOG_WARNING, "%s: no permission to write; mounting read-only", image);
 	return bio;
 }
 
@@ -147,5 +144,8 @@ bool stack_open(struct stack *st, const struct daemon_opts *o, const char *image
 		slu_blockio_close(bio);
 		return false;
 	}
+	/* Said now, so that a failure is one line. */
+	if (st->readonly && !o->readonly)
+		report(LOG_WARNING, "%s: no permission to write; mounting read-only", image);
 	return true;
 }
