@@ -198,7 +198,13 @@ static void owner_record_done(struct slu_iomap_inode *iomap, int64_t dblocks, ui
 	itable_attr_clean(inode);
 }
 
+static uint64_t owner_disk_size(struct slu_iomap_inode *iomap)
+{
+	return of_iomap(iomap)->data.disk_size;
+}
+
 const struct slu_iomap_owner inode_iomap_owner = {
+	.disk_size = owner_disk_size,
 	.put_record = owner_put_record,
 	.record_done = owner_record_done,
 };

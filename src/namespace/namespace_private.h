@@ -205,6 +205,8 @@ struct ns_op {
 	bool rename_locked; /* find took ns->rename; op_run gives it up */
 	bool made_room;
 	struct slu_ticket ticket;
+	uint32_t got_records; /* what the ticket was taken for */
+	uint64_t got_bytes;
 	struct slu_batch batch;
 	struct timespec now;
 	uint64_t txid;

@@ -206,9 +206,11 @@ static int get_ticket(struct ns_op *op, struct slu_need *need)
 {
 	int err;
 
-	if (op->ticket.store && op->ticket.records >= op->records && op->ticket.bytes >= op->bytes)
+	if (op->ticket.store && op->got_records >= op->records && op->got_bytes >= op->bytes)
 		return 0;
 	slu_ticket_put(&op->ticket);
+	op->got_records = op->records;
+	op->got_bytes = op->bytes;
 	err = slu_ticket_get(op->ns->store, &op->ticket, op->records, op->bytes, op->ticket_flags,
 			     need);
 	if (err != -ENOSPC || op->made_room || !itable_reclaim_pending(op->ns))

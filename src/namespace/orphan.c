@@ -36,19 +36,11 @@ static int end_truncate(struct slu_inode *inode, struct slu_ticket *t, struct sl
 	return err;
 }
 
-static uint64_t disk_size(struct slu_inode *inode)
-{
-	slu_mutex_lock(&inode->vol.iomap.lock);
-	uint64_t size = inode->data.disk_size;
-	slu_mutex_unlock(&inode->vol.iomap.lock);
-	return size;
-}
-
 static int free_step(struct slu_inode *inode, struct slu_ticket *t, struct slu_need *need)
 {
 	struct slu_iomap_inode *iomap = &inode->vol.iomap;
 	uint64_t from = slu_round_up(slu_aspace_size(&inode->data), SLU_BLOCK_SIZE);
-	int err = iomap->ops->remove(iomap, from, UINT64_MAX - from, disk_size(inode), need);
+	int err = iomap->ops->remove(iomap, from, UINT64_MAX - from, SLU_DISK_SIZE_KEEP, need);
 
 	return err ? err : end_truncate(inode, t, need);
 }
@@ -125,7 +117,7 @@ static int drop_extents(struct slu_inode *inode)
 
 	for (;;) {
 		slu_rwlock_wrlock(&inode->data.lock);
-		err = iomap->ops->remove(iomap, 0, UINT64_MAX, 0, &need);
+		err = iomap->ops->remove(iomap, 0, UINT64_MAX, SLU_DISK_SIZE_KEEP, &need);
 		slu_rwlock_wrunlock(&inode->data.lock);
 		if (err != -EAGAIN)
 			return err;
