@@ -113,7 +113,8 @@ struct slu_iomap_owner {
 	/*
 	 * Adds the record as it will be: blocks owned + dblocks, size on disk disk_size. From
 	 * complete() disk_size may have been worked out before a truncate: the owner records no more
-	 * than the size of the file.
+	 * than the size of the file. dblocks counts what extent records say, which may be anybody's:
+	 * it may come to less than none. One put: the ticket has room for that.
 	 */
 	void (*put_record)(struct slu_iomap_inode *inode, struct slu_batch *batch, int64_t dblocks,
 			   uint64_t disk_size);

@@ -650,6 +650,71 @@ static void a_volume_that_cannot_be_written_lets_go_of_its_reservations(void **s
 	free(vf);
 }
 
+/* ------------------------------------------------------------------ a full volume */
+
+/* Reserves all there is for the filler, down to the last page; returns how many. */
+static uint64_t fill_up(struct volume_fixture *vf)
+{
+	uint64_t pgidx = 0, npages = SLU_IOMAP_MAX_PAGES;
+	struct slu_iomap m;
+
+	while (npages) {
+		assert_int_equal(try_map(vf->fx.filler, pgidx * PG, npages * PG, &m), 0);
+		if (try_reserve(vf->fx.filler, &m))
+			npages /= 2;
+		else
+			pgidx += npages;
+	}
+	return pgidx;
+}
+
+static void writing_into_fallocated_space_works_on_a_full_volume(void **state)
+{
+	struct volume_fixture *vf = *state;
+	uint64_t filled;
+
+	assert_int_equal(vf->fx.unwritten(&vf->fx, 0, 600), 0);
+	filled = fill_up(vf);
+	write_back(vf->fx.filler, 0, filled, filled * PG);
+	/* Each splits an extent and adds two records. */
+	for (uint64_t i = 1; i < 600; i += 2)
+		write_back(vf->fx.inode, i, 1, 600 * PG);
+	assert_int_equal(volume_fixture_nextents(vf, FIXTURE_INO), 600);
+	vf->fx.commit(&vf->fx);
+	vf->fx.check(&vf->fx);
+	/* And everything can be deleted. */
+	remove_all(vf->fx.inode, 0, UINT64_MAX, 0);
+	remove_all(vf->fx.filler, 0, UINT64_MAX, 0);
+	vf->fx.commit(&vf->fx);
+}
+
+static void reserve_asks_for_a_commit_when_blocks_are_on_their_way_back(void **state)
+{
+	struct volume_fixture *vf = *state;
+	struct slu_iomap_inode *inode = vf->fx.inode;
+	struct slu_iomap m = {.pos = 0, .len = 1000 * PG};
+	uint64_t filled = fill_up(vf);
+	struct slu_need need;
+	unsigned int rounds = 0;
+	int err;
+
+	write_back(vf->fx.filler, 0, filled, filled * PG);
+	vf->fx.commit(&vf->fx);
+	remove_all(vf->fx.filler, 0, UINT64_MAX, 0);
+	while ((err = inode->ops->reserve(inode, &m, &need)) == -EAGAIN) {
+		assert_true(need.slow);
+		assert_int_equal(m.type, SLU_IOMAP_HOLE);
+		assert_int_equal(vf->inode.reservation.blocks, 0);
+		assert_int_equal(atomic_load(&vf->vol.ndelalloc), 0);
+		assert_int_equal(slu_need_wait(&need), 0);
+		assert_true(++rounds < 10);
+	}
+	assert_int_equal(err, 0);
+	assert_true(rounds > 0);
+	/* The blocks are there when they are taken. */
+	write_back(inode, 0, 1000, 1000 * PG);
+}
+
 /* ------------------------------------------------------------------ records that make no sense */
 
 static void records_that_make_no_sense_are_errors(void **state)
@@ -803,6 +868,8 @@ int main(void)
 		CASE(failing_allocations_change_nothing),
 		cmocka_unit_test_setup(a_volume_that_cannot_be_written_lets_go_of_its_reservations,
 				       setup),
+		CASE(writing_into_fallocated_space_works_on_a_full_volume),
+		CASE(reserve_asks_for_a_commit_when_blocks_are_on_their_way_back),
 		CASE(records_that_make_no_sense_are_errors),
 		CASE(overlapping_records_are_errors),
 		CASE(an_extent_that_changes_under_a_write_is_an_error),

@@ -821,6 +821,15 @@ static void walk_prealloc(struct walk *w, uint64_t first, uint64_t n)
 	memset(w->pages + first, 'U', n);
 }
 
+static void walk_zero(struct walk *w, uint64_t first, uint64_t n)
+{
+	if (!w->fx->zero_range || walk_busy(w, first, first + n))
+		return;
+	assert_int_equal(w->fx->zero_range(w->fx, first, n), 0);
+	for (uint64_t i = first; i < first + n; i++)
+		w->pages[i] = w->pages[i] == 'M' ? 'U' : w->pages[i] == 'D' ? 'H' : w->pages[i];
+}
+
 static void walk_check(struct walk *w)
 {
 	int64_t blocks = 0;
@@ -867,8 +876,10 @@ static void walk_step(struct walk *w)
 		walk_submit(w, pos, len);
 	else if (what < 800)
 		walk_complete(w, (unsigned int)walk_below(w, WALK_IO));
-	else if (what < 930)
+	else if (what < 920)
 		walk_remove(w, first, n);
+	else if (what < 935)
+		walk_zero(w, first, n);
 	else if (what < 985)
 		walk_prealloc(w, first, n);
 	else if (what < 995)
@@ -889,9 +900,10 @@ static void walk_step(struct walk *w)
 void conform_random_walk_agrees_with_a_model(void **state)
 {
 	struct walk w = {.fx = *state};
+	const char *seed = getenv("SLU_WALK_SEED"); /* to do a failed one again */
 
-	w.random = slu_random();
-	print_message("walk seed %llu\n", (unsigned long long)w.random);
+	w.random = seed ? strtoull(seed, NULL, 0) : slu_random();
+	print_message("SLU_WALK_SEED=%llu\n", (unsigned long long)w.random);
 	memset(w.pages, 'H', WALK_PAGES);
 	w.free = w.fx->free_blocks(w.fx);
 	for (unsigned int i = 0; i < WALK_STEPS; i++)

@@ -33,6 +33,8 @@ struct fixture {
 	void (*set_max_run)(struct fixture *fx, uint64_t nblocks);
 	/* Makes holes of `inode` UNWRITTEN. */
 	int (*unwritten)(struct fixture *fx, uint64_t pgidx, uint64_t npages);
+	/* MAPPED becomes UNWRITTEN, DELALLOC becomes HOLE. NULL: cannot. */
+	int (*zero_range)(struct fixture *fx, uint64_t pgidx, uint64_t npages);
 	/* Blocks that are neither used nor reserved, by the backend's own count. */
 	uint64_t (*free_blocks)(struct fixture *fx);
 	/* Blocks reserved and not taken. */

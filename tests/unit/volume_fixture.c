@@ -170,6 +170,19 @@ static int fx_unwritten(struct fixture *fx, uint64_t pgidx, uint64_t npages)
 	return err;
 }
 
+static int fx_zero_range(struct fixture *fx, uint64_t pgidx, uint64_t npages)
+{
+	struct volume_fixture *vf = volume_fixture(fx);
+	uint64_t pos = pgidx * PG;
+	int err;
+
+	do
+		err = slu_volume_zero_range(&vf->inode, &pos, (pgidx + npages) * PG,
+					    SLU_DISK_SIZE_KEEP, NULL);
+	while (err == 1);
+	return err;
+}
+
 struct block_check {
 	uint8_t *seen;
 	uint64_t nblocks, total;
@@ -362,6 +375,7 @@ struct volume_fixture *volume_fixture_new(uint64_t nblocks)
 	vf->fx = (struct fixture){
 		.set_max_run = fx_set_max_run,
 		.unwritten = fx_unwritten,
+		.zero_range = fx_zero_range,
 		.free_blocks = fx_free,
 		.reserved_blocks = fx_reserved,
 		.put_record = fx_put_record,
