@@ -160,13 +160,14 @@ struct slu_session {
 	struct slu_fs *fs;
 	int fd;
 	uint32_t max_write; /* as negotiated */
-	_Atomic bool ready; /* INIT has been answered */
+	_Atomic bool ready; /* INIT has come: other requests may, too */
 	_Atomic bool stopping;
 	_Atomic uint32_t nidle; /* workers that wait for a request */
 	_Atomic uint64_t nopen;
 
 	struct slu_mutex lock; /* leaf: everything below */
 	struct slu_cond changed;
+	bool answered; /* INIT has been */
 	bool ended;
 	int end_error;
 	unsigned int nworkers;
@@ -184,7 +185,7 @@ struct slu_session {
 void session_log(struct slu_session *s, int priority, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 void session_end(struct slu_session *s, int err);
-void session_ready(struct slu_session *s);
+void session_answered(struct slu_session *s);
 /* Runs the message of n bytes in req. Returns the buffer to read the next one into. */
 struct request *session_dispatch(struct request *req, size_t n);
 

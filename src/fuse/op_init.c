@@ -57,6 +57,8 @@ static void answer(struct request *req, const struct fuse_init_in *in, uint32_t 
 	int err;
 
 	s->max_write = out.max_write;
+	/* Before the answer: the next request may come, to another worker, before write returns. */
+	atomic_store(&s->ready, true);
 	err = reply_data(req, &out, sizeof(out));
 	if (err) {
 		session_log(s, LOG_ERR, "the kernel did not take the answer to INIT: %s",
@@ -64,7 +66,7 @@ static void answer(struct request *req, const struct fuse_init_in *in, uint32_t 
 		session_end(s, err);
 		return;
 	}
-	session_ready(s);
+	session_answered(s);
 }
 
 int op_init(struct request *req)

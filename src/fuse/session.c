@@ -25,7 +25,7 @@
 #define PARK_MAX_BYTES   (16u << 20)
 #define PARK_MAX_THREADS 32u
 #define WAKE_SIGNAL      SIGUSR1
-#define KICK_INTERVAL_NS (5 * SLU_NS_PER_MS)
+#define KICK_INTERVAL_NS (2 * SLU_NS_PER_MS)
 #define MAX_WRITE_LEAST  4096u
 
 void session_log(struct slu_session *s, int priority, const char *fmt, ...)
@@ -163,10 +163,10 @@ void session_end(struct slu_session *s, int err)
 		s->opts.ended(s->opts.ctx);
 }
 
-void session_ready(struct slu_session *s)
+void session_answered(struct slu_session *s)
 {
 	slu_mutex_lock(&s->lock);
-	atomic_store(&s->ready, true);
+	s->answered = true;
 	slu_cond_broadcast(&s->changed);
 	slu_mutex_unlock(&s->lock);
 }
@@ -176,7 +176,7 @@ int slu_session_wait_ready(struct slu_session *s, uint64_t deadline_ns)
 	int err = 0;
 
 	slu_mutex_lock(&s->lock);
-	while (!err && !atomic_load(&s->ready)) {
+	while (!err && !s->answered) {
 		if (s->ended)
 			err = s->end_error ? s->end_error : -ENODEV;
 		else
@@ -277,13 +277,23 @@ int slu_session_start(struct slu_session *s)
  * A signal that arrives just before the read is lost, so it is sent until the worker has gone. What
  * a worker does between two reads is not disturbed: it does not care for EINTR.
  */
-static void call_back(struct worker *w)
+static void call_back(struct slu_session *s, unsigned int n)
 {
-	while (atomic_load(&w->running)) {
-		pthread_kill(w->thread.thread, WAKE_SIGNAL);
-		slu_sleep_ns(KICK_INTERVAL_NS);
-	}
-	slu_thread_join(&w->thread);
+	bool running;
+
+	do {
+		running = false;
+		for (unsigned int i = 0; i < n; i++) {
+			if (!atomic_load(&s->workers[i].running))
+				continue;
+			pthread_kill(s->workers[i].thread.thread, WAKE_SIGNAL);
+			running = true;
+		}
+		if (running)
+			slu_sleep_ns(KICK_INTERVAL_NS);
+	} while (running);
+	for (unsigned int i = 0; i < n; i++)
+		slu_thread_join(&s->workers[i].thread);
 }
 
 void slu_session_stop(struct slu_session *s)
@@ -296,8 +306,7 @@ void slu_session_stop(struct slu_session *s)
 	slu_mutex_unlock(&s->lock);
 	if (!n) /* not started, or stopped before */
 		return;
-	for (unsigned int i = 0; i < n; i++)
-		call_back(&s->workers[i]);
+	call_back(s, n);
 	park_fini(&s->park);
 }
 

@@ -493,7 +493,7 @@ static void a_small_buffer_takes_entries_one_by_one(void **state)
 	uint64_t fh;
 
 	for (int i = 0; i < 5; i++) {
-		char name[8];
+		char name[16];
 
 		snprintf(name, sizeof(name), "f%d", i);
 		create(k, name, 0644, &fh);
