@@ -386,10 +386,6 @@ void slu_pages_end_writeback(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
 /* What disk_size may be once this run is on disk: never beyond a byte that is not. */
 uint64_t slu_aspace_synced_size(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
 				struct slu_page **pages, uint64_t size);
-/* What was started is not written after all: dirty again, nothing else changed. Takes the
- * references. */
-void slu_pages_cancel_writeback(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
-				struct slu_page **pages, const uint32_t *frames);
 /* Whether a page of [first, end) is under writeback. */
 bool slu_pages_writeback(struct slu_aspace *as, uint64_t first, uint64_t end);
 /*
@@ -397,9 +393,11 @@ bool slu_pages_writeback(struct slu_aspace *as, uint64_t first, uint64_t end);
  * it ends. No lock held.
  */
 void slu_pages_wait(struct slu_aspace *as, uint64_t first, uint64_t end);
-/* Removes the pages [first, end), none of which is under writeback. as->lock exclusive, or nobody
- * else uses as. */
-void slu_pages_drop(struct slu_aspace *as, uint64_t first, uint64_t end);
+/*
+ * Removes the pages [first, end), dirty or not. as->lock exclusive, or nobody else uses as. -EBUSY: one is under
+ * writeback, nothing was done.
+ */
+int slu_pages_drop(struct slu_aspace *as, uint64_t first, uint64_t end);
 /* Bytes [pos, end) are not waited for any more (truncate, punch). */
 void slu_aspace_forget(struct slu_aspace *as, uint64_t pos, uint64_t end);
 /* A writeback error for the cursors. */

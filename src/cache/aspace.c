@@ -145,6 +145,8 @@ void slu_aspace_init(struct slu_aspace *as, struct slu_cache *cache, struct slu_
 
 void slu_aspace_fini(struct slu_aspace *as)
 {
+	int busy;
+
 	slu_assert_no_locks("the end of an inode");
 	if (as->cache->hooks.detach)
 		as->cache->hooks.detach(as->cache->hooks_ctx, as);
@@ -155,7 +157,8 @@ void slu_aspace_fini(struct slu_aspace *as)
 		slu_cond_wait(&as->wait, &as->tags);
 	slu_mutex_unlock(&as->tags);
 
-	slu_pages_drop(as, 0, UINT64_MAX);
+	busy = slu_pages_drop(as, 0, UINT64_MAX);
+	slu_assert(!busy);
 	slu_mutex_lock(&as->tags);
 	/* Those that eviction had in hand. */
 	while (as->npages)

@@ -130,11 +130,11 @@ void slu_pages_set_dirty(struct slu_aspace *as, struct slu_frames *fr, struct sl
 		must_set(&as->unsynced, from, end, 0);
 	if (new_size > slu_aspace_size(as))
 		slu_aspace_set_size(as, new_size);
+	atomic_fetch_add_explicit(&c->stats.dirty, newly, memory_order_relaxed);
 	slu_mutex_unlock(&as->tags);
 
 	slu_assert(room <= fr->dirty);
 	fr->dirty -= room;
-	atomic_fetch_add_explicit(&c->stats.dirty, newly, memory_order_relaxed);
 	for (uint32_t i = 0; i < n; i++)
 		slu_page_put(c, pages[i]);
 }
@@ -190,8 +190,14 @@ static uint64_t find_run(struct slu_aspace *as, uint64_t *pgidx, uint64_t end, u
 static uint32_t mark_run(struct slu_aspace *as, uint64_t pgidx, struct slu_page **pages, uint32_t n,
 			 uint32_t max_failed)
 {
+	struct slu_cache *c = as->cache;
 	uint32_t failed = 0, marked;
+	struct slu_range dirty;
 
+	/* Of what was found without the lock since, truncate may be dropping a part. */
+	if (!slu_ranges_find(&as->dirty, pgidx, &dirty))
+		return 0;
+	n = (uint32_t)slu_min(dirty.end - pgidx, (uint64_t)n);
 	for (marked = 0; marked < n; marked++) {
 		struct slu_page *page = pages[marked];
 		uint32_t state = page ? slu_page_state(page) : 0;
@@ -211,6 +217,8 @@ static uint32_t mark_run(struct slu_aspace *as, uint64_t pgidx, struct slu_page 
 					  memory_order_relaxed);
 	}
 	if (marked) {
+		atomic_fetch_sub_explicit(&c->stats.dirty, marked, memory_order_relaxed);
+		atomic_fetch_add_explicit(&c->stats.writeback, marked, memory_order_relaxed);
 		must_set(&as->writeback, pgidx, pgidx + marked, ++as->run_seq);
 		must_clear(&as->dirty, pgidx, pgidx + marked);
 	}
@@ -283,8 +291,6 @@ uint32_t slu_pages_start_writeback(struct slu_aspace *as, uint64_t *pgidx, uint6
 	}
 	slu_stress_point("writeback.before_frames");
 	take_frames(as, *pgidx, pages, marked, frames);
-	atomic_fetch_sub_explicit(&c->stats.dirty, marked, memory_order_relaxed);
-	atomic_fetch_add_explicit(&c->stats.writeback, marked, memory_order_relaxed);
 	return marked;
 }
 
@@ -385,44 +391,17 @@ void slu_pages_end_writeback(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
 		run_failed(as, pgidx, pages, n);
 	else
 		clean = run_succeeded(as, pgidx, pages, n, size);
+	atomic_fetch_sub_explicit(&c->stats.writeback, n, memory_order_relaxed);
+	atomic_fetch_sub(&c->dirty_used, clean);
 	wake_waiters(as);
 	slu_mutex_unlock(&as->tags);
 
-	atomic_fetch_sub_explicit(&c->stats.writeback, n, memory_order_relaxed);
-	atomic_fetch_sub(&c->dirty_used, clean);
 	if (result < 0)
 		atomic_store(&c->last_error, result);
 	slu_frames_put(c, frames, n);
 	for (uint32_t i = 0; i < n; i++)
 		slu_page_put(c, pages[i]);
 	frames_wake(c);
-}
-
-void slu_pages_cancel_writeback(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
-				struct slu_page **pages, const uint32_t *frames)
-{
-	struct slu_cache *c = as->cache;
-	uint32_t newly = 0;
-
-	slu_mutex_lock(&as->tags);
-	must_clear(&as->writeback, pgidx, pgidx + n);
-	for (uint32_t i = 0; i < n; i++) {
-		uint32_t old = atomic_fetch_or_explicit(&pages[i]->state, SLU_PAGE_DIRTY,
-							memory_order_relaxed);
-
-		atomic_fetch_and_explicit(&pages[i]->state, ~(uint32_t)SLU_PAGE_WRITEBACK,
-					  memory_order_relaxed);
-		newly += !(old & SLU_PAGE_DIRTY);
-	}
-	must_set(&as->dirty, pgidx, pgidx + n, 0);
-	wake_waiters(as);
-	slu_mutex_unlock(&as->tags);
-
-	atomic_fetch_add_explicit(&c->stats.dirty, newly, memory_order_relaxed);
-	atomic_fetch_sub_explicit(&c->stats.writeback, n, memory_order_relaxed);
-	slu_frames_put(c, frames, n);
-	for (uint32_t i = 0; i < n; i++)
-		slu_page_put(c, pages[i]);
 }
 
 bool slu_pages_writeback(struct slu_aspace *as, uint64_t first, uint64_t end)
@@ -470,7 +449,6 @@ void slu_pages_wait(struct slu_aspace *as, uint64_t first, uint64_t end)
 static void drop_one(struct slu_aspace *as, struct slu_page *page)
 {
 	struct slu_cache *c = as->cache;
-	uint64_t pgidx = slu_page_index(page);
 	uint32_t old;
 
 	atomic_fetch_add_explicit(&page->refs, 1, memory_order_relaxed);
@@ -479,7 +457,6 @@ static void drop_one(struct slu_aspace *as, struct slu_page *page)
 					memory_order_relaxed);
 	slu_assert(!(old & SLU_PAGE_WRITEBACK));
 	if (old & SLU_PAGE_DIRTY) {
-		must_clear(&as->dirty, pgidx, pgidx + 1);
 		atomic_fetch_sub_explicit(&c->stats.dirty, 1, memory_order_relaxed);
 		atomic_fetch_sub(&c->dirty_used, 1);
 	}
@@ -526,11 +503,25 @@ static uint32_t drop_batch(struct slu_aspace *as, uint64_t *first, uint64_t end,
 	return n;
 }
 
-void slu_pages_drop(struct slu_aspace *as, uint64_t first, uint64_t end)
+int slu_pages_drop(struct slu_aspace *as, uint64_t first, uint64_t end)
 {
 	struct slu_page *pages[DROP_BATCH];
+	struct slu_range r;
 	uint32_t n;
+	bool busy;
 
+	/*
+	 * One step: from here on writeback finds nothing to start with in the range (mark_run asks the ranges
+	 * too), so the bits of the pages can follow one after the other.
+	 */
+	slu_mutex_lock(&as->tags);
+	busy = slu_ranges_at_or_after(&as->writeback, first, &r) && r.start < end;
+	if (!busy)
+		must_clear(&as->dirty, first, end);
+	slu_mutex_unlock(&as->tags);
+	if (busy)
+		return -EBUSY;
+	slu_stress_point("remove.before_drop");
 	while ((n = drop_batch(as, &first, end, pages))) {
 		for (uint32_t i = 0; i < n; i++) {
 			page_unhash(as->cache, pages[i], 0);
@@ -538,6 +529,7 @@ void slu_pages_drop(struct slu_aspace *as, uint64_t first, uint64_t end)
 		}
 		frames_wake(as->cache);
 	}
+	return 0;
 }
 
 void slu_aspace_forget(struct slu_aspace *as, uint64_t pos, uint64_t end)

@@ -28,6 +28,17 @@ static int writeback_need_wait(struct slu_need *need)
 	return 0;
 }
 
+static int need_writeback(struct slu_need *need, struct slu_aspace *as, uint64_t first, uint64_t last)
+{
+	*need = (struct slu_need){
+		.wait = writeback_need_wait,
+		.what = "the end of writeback",
+		.owner = as,
+		.arg = {first, last},
+	};
+	return -EAGAIN;
+}
+
 /* Waits for its frames and, for truncate, for nothing else that could need pages: the ticket is
  * short. */
 static int edge_claim(struct slu_aspace *as, struct slu_frames *fr, struct slu_need *need)
@@ -120,13 +131,8 @@ int slu_pages_remove(struct slu_aspace *as, struct slu_blockio *bio, uint64_t po
 	tail = truncate ? 0 : (uint32_t)(end & PAGE_MASK);
 	if (slu_cache_fill_ranges(as->cache))
 		return -ENOMEM;
-	if (first < last && slu_pages_writeback(as, first, last)) {
-		*need = (struct slu_need){.wait = writeback_need_wait,
-					  .what = "the end of writeback",
-					  .owner = as,
-					  .arg = {first, last}};
-		return -EAGAIN;
-	}
+	if (first < last && slu_pages_writeback(as, first, last))
+		return need_writeback(need, as, first, last);
 	/* Zeroing twice does no harm, so an -EAGAIN may come between the two. */
 	if (head && first > last)
 		return edge_zero(as, bio, pos >> SLU_BLOCK_SHIFT, head, tail, true, need);
@@ -137,9 +143,10 @@ int slu_pages_remove(struct slu_aspace *as, struct slu_blockio *bio, uint64_t po
 		err = edge_zero(as, bio, last, 0, tail, true, need);
 	if (err)
 		return err;
-	slu_stress_point("remove.before_drop");
 	if (first < last) {
-		slu_pages_drop(as, first, last);
+		/* Writeback does not ask for as->lock: it may have started since. */
+		if (slu_pages_drop(as, first, last))
+			return need_writeback(need, as, first, last);
 		slu_aspace_forget(as, first << SLU_BLOCK_SHIFT,
 				  truncate ? UINT64_MAX : last << SLU_BLOCK_SHIFT);
 	}

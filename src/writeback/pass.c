@@ -18,6 +18,9 @@
  * complete() comes before WRITEBACK is cleared: who waits for the end of writeback and then looks
  *at the mapping finds MAPPED.
  *
+ * A rest stays WRITEBACK until its turn comes, and never turns DIRTY again in between: an fsync that finds the pages under
+ * writeback waits for that to end and does not look back.
+ *
  * Ends although others dirty the pages again behind it: it never turns back. Waits in a fixed
  *direction too: for a page under writeback by another pass only after all its own runs are
  *finished, so passes cannot wait for each other in a circle.
@@ -31,6 +34,7 @@ struct wb_pass {
 	struct slu_aspace *as;
 	uint32_t inflight;
 	int err;
+	struct wb_run *keep; /* its slot is wanted again when it is finished; then NULL */
 	struct slu_mutex lock; /* leaf: done */
 	struct slu_cond cond;
 	struct wb_run *done;
@@ -115,7 +119,7 @@ static void disk_size_move(struct slu_aspace *as, uint64_t disk_size)
 	if (as->backend->owner)
 		return;
 	slu_mutex_lock(&as->backend->lock);
-	as->disk_size = slu_max(as->disk_size, disk_size);
+	as->disk_size = slu_max(as->disk_size, slu_min(disk_size, slu_aspace_size(as)));
 	slu_mutex_unlock(&as->backend->lock);
 }
 
@@ -156,7 +160,10 @@ static void run_finish(struct wb_pass *p, struct wb_run *run, int result)
 					  memory_order_relaxed);
 		queue_healed(wb, as);
 	}
-	slot_put(p->slots, run);
+	if (run == p->keep)
+		p->keep = NULL;
+	else
+		slot_put(p->slots, run);
 }
 
 static void run_end_io(struct slu_io *io)
@@ -257,29 +264,68 @@ static int run_map(struct wb_pass *p, struct wb_run *run)
 	run->mapped = true;
 	n = (uint32_t)(run->map.len >> SLU_BLOCK_SHIFT);
 	slu_assert(run->map.pos == pos && n && n <= run->n);
-	if (n < run->n)
-		slu_pages_cancel_writeback(p->as, run->pgidx + n, run->n - n, run->pages + n,
-					   run->frames + n);
 	run->n = n;
 	return 0;
 }
 
-/* Sends the run off. Returns the page after what was dealt with. */
-static uint64_t pass_submit(struct wb_pass *p, struct wb_run *run)
+/* Sends the run off, or as much of it as one mapping covers: how many pages are dealt with. */
+static uint32_t run_submit(struct wb_pass *p, struct wb_run *run)
 {
+	uint32_t n = run->n;
 	int err = run_map(p, run);
-	uint64_t next = run->pgidx + run->n;
 
 	if (err) {
 		run_finish(p, run, err);
-		return next;
+		return n;
 	}
+	n = run->n;
 	run_fill_io(p->wb->cache, run);
 	atomic_fetch_add_explicit(&p->wb->stats.runs, 1, memory_order_relaxed);
 	p->inflight++;
 	slu_stress_point("writeback.before_submit");
 	slu_blockio_submit(p->wb->bio, &run->io);
+	return n;
+}
+
+/*
+ * A slot with the rest of a run that has been sent off, whose arrays still hold it. If no other is free, that of the
+ * run itself, once it is finished: a pass that waited for a slot of others while it holds marked pages could wait for
+ * ever.
+ */
+static struct wb_run *run_rest(struct wb_pass *p, struct wb_run *run, uint32_t rest)
+{
+	struct wb_run *next = slot_try(p->slots);
+	uint32_t done = run->n;
+
+	if (!next) {
+		p->keep = next = run;
+		while (p->keep)
+			pass_reap(p);
+	}
+	memmove(next->pages, run->pages + done, rest * sizeof(struct slu_page *));
+	memmove(next->frames, run->frames + done, rest * sizeof(*run->frames));
+	next->pass = p;
+	next->mapped = false;
+	next->size = run->size;
+	next->pgidx = run->pgidx + done;
+	next->n = rest;
 	return next;
+}
+
+/* Sends off a run that has just been started, in as many parts as it takes. Returns the page after it. */
+static uint64_t pass_submit(struct wb_pass *p, struct wb_run *run)
+{
+	uint64_t end = run->pgidx + run->n;
+	uint32_t left = run->n;
+
+	while (left) {
+		uint32_t sent = run_submit(p, run);
+
+		left -= sent;
+		if (left)
+			run = run_rest(p, run, left);
+	}
+	return end;
 }
 
 int pass_run(struct slu_writeback *wb, struct wb_slots *slots, struct slu_aspace *as,

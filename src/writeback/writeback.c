@@ -214,7 +214,8 @@ static void lose_reservation(struct slu_aspace *as, uint64_t pos, uint64_t end)
 		if (m.type != SLU_IOMAP_DELALLOC)
 			continue;
 		do {
-			err = backend->ops->remove(backend, m.pos, m.len, as->disk_size, NULL);
+			err = backend->ops->remove(backend, m.pos, m.len, SLU_DISK_SIZE_KEEP,
+						   NULL);
 		} while (err > 0);
 	}
 }
@@ -234,7 +235,7 @@ static void lose(struct slu_writeback *wb, struct slu_aspace *as)
 		};
 
 		slu_event_post(&wb->events, &ev);
-		slu_pages_drop(as, r.start, r.end);
+		(void)slu_pages_drop(as, r.start, r.end); /* no run is in flight any more */
 		lose_reservation(as, ev.pos, ev.pos + ev.len);
 	}
 	slu_aspace_forget(as, 0, UINT64_MAX);
