@@ -394,8 +394,8 @@ bool slu_pages_writeback(struct slu_aspace *as, uint64_t first, uint64_t end);
  */
 void slu_pages_wait(struct slu_aspace *as, uint64_t first, uint64_t end);
 /*
- * Removes the pages [first, end), dirty or not. as->lock exclusive, or nobody else uses as. -EBUSY: one is under
- * writeback, nothing was done.
+ * Removes the pages [first, end), dirty or not. as->lock exclusive, or nobody else uses as. -EBUSY:
+ * one is under writeback, nothing was done.
  */
 int slu_pages_drop(struct slu_aspace *as, uint64_t first, uint64_t end);
 /* Bytes [pos, end) are not waited for any more (truncate, punch). */

@@ -511,8 +511,8 @@ int slu_pages_drop(struct slu_aspace *as, uint64_t first, uint64_t end)
 	bool busy;
 
 	/*
-	 * One step: from here on writeback finds nothing to start with in the range (mark_run asks the ranges
-	 * too), so the bits of the pages can follow one after the other.
+	 * One step: from here on writeback finds nothing to start with in the range (mark_run asks
+	 * the ranges too), so the bits of the pages can follow one after the other.
 	 */
 	slu_mutex_lock(&as->tags);
 	busy = slu_ranges_at_or_after(&as->writeback, first, &r) && r.start < end;

@@ -28,7 +28,8 @@ static int writeback_need_wait(struct slu_need *need)
 	return 0;
 }
 
-static int need_writeback(struct slu_need *need, struct slu_aspace *as, uint64_t first, uint64_t last)
+static int need_writeback(struct slu_need *need, struct slu_aspace *as, uint64_t first,
+			  uint64_t last)
 {
 	*need = (struct slu_need){
 		.wait = writeback_need_wait,
@@ -157,12 +158,11 @@ int slu_pages_remove(struct slu_aspace *as, struct slu_blockio *bio, uint64_t po
 	return 0;
 }
 
-int slu_pages_zero_tail(struct slu_aspace *as, struct slu_blockio *bio, uint64_t old,
-			struct slu_need *need)
+int zero_tail(struct slu_aspace *as, struct slu_blockio *bio, uint64_t old, struct slu_frames *fr,
+	      struct slu_need *need)
 {
 	uint64_t pgidx = old >> SLU_BLOCK_SHIFT;
 	struct slu_page *page;
-	struct slu_frames fr;
 	int err;
 
 	if (!(old & PAGE_MASK))
@@ -171,18 +171,27 @@ int slu_pages_zero_tail(struct slu_aspace *as, struct slu_blockio *bio, uint64_t
 	if (err || !page)
 		return err;
 	/* In memory they are zero already; a dirty page will bring that to the disk. */
-	if (slu_page_state(page) & SLU_PAGE_DIRTY) {
-		slu_page_put(as->cache, page);
-		return 0;
+	if (!(slu_page_state(page) & SLU_PAGE_DIRTY)) {
+		err = slu_frames_claim(fr, 0, 1, SLU_FRAMES_KEPT_BACK, need);
+		if (!err) {
+			pages_dirty(as, fr, &page, 1, pgidx << SLU_BLOCK_SHIFT,
+				    (pgidx + 1) << SLU_BLOCK_SHIFT, 0);
+			return 0;
+		}
 	}
-	err = edge_claim(as, &fr, need);
-	if (!err && slu_cache_fill_ranges(as->cache))
-		err = -ENOMEM;
-	if (!err)
-		pages_dirty(as, &fr, &page, 1, pgidx << SLU_BLOCK_SHIFT,
-			    (pgidx + 1) << SLU_BLOCK_SHIFT, 0);
-	else
-		slu_page_put(as->cache, page);
+	slu_page_put(as->cache, page);
+	return err;
+}
+
+int slu_pages_zero_tail(struct slu_aspace *as, struct slu_blockio *bio, uint64_t old,
+			struct slu_need *need)
+{
+	struct slu_frames fr = SLU_FRAMES_INIT(as->cache);
+	int err;
+
+	if (slu_cache_fill_ranges(as->cache))
+		return -ENOMEM;
+	err = zero_tail(as, bio, old, &fr, need);
 	slu_frames_release(&fr);
 	return err;
 }

@@ -162,7 +162,7 @@ static int segment_plan(struct segment *seg)
 
 	/* The bytes between the old end and the end of its page become part of the file. */
 	if (op->pos > size && first != size >> SLU_BLOCK_SHIFT) {
-		err = slu_pages_zero_tail(seg->as, op->bio, size, &op->need);
+		err = zero_tail(seg->as, op->bio, size, &op->frames, &op->need);
 		if (err)
 			return err;
 	}

@@ -57,7 +57,8 @@ static int op_claim(struct write_op *op, struct slu_need *need)
 
 	if (slu_cache_fill_ranges(op->as->cache) && !(op->flags & SLU_WRITE_KERNEL_CACHE))
 		return -ENOMEM;
-	err = slu_frames_claim(&op->frames, n + SEGMENT_SPARE_FRAMES, n, flags, need);
+	/* And the old last page may become dirty, if the file grows behind it. */
+	err = slu_frames_claim(&op->frames, n + SEGMENT_SPARE_FRAMES, n + 1, flags, need);
 	if (err == -EAGAIN)
 		op->need = *need;
 	return err;

@@ -54,6 +54,10 @@ int segment_write(struct write_op *op);
 int need_page(struct slu_need *need, struct slu_aspace *as, struct slu_blockio *bio,
 	      uint64_t pgidx);
 
+/* slu_pages_zero_tail with a ticket that may have the room for it already. */
+int zero_tail(struct slu_aspace *as, struct slu_blockio *bio, uint64_t old, struct slu_frames *fr,
+	      struct slu_need *need);
+
 /* Marks pages dirty and tells writeback; the arguments of slu_pages_set_dirty. */
 void pages_dirty(struct slu_aspace *as, struct slu_frames *fr, struct slu_page **pages, uint32_t n,
 		 uint64_t pos, uint64_t end, uint64_t new_size);

@@ -18,8 +18,8 @@
  * complete() comes before WRITEBACK is cleared: who waits for the end of writeback and then looks
  *at the mapping finds MAPPED.
  *
- * A rest stays WRITEBACK until its turn comes, and never turns DIRTY again in between: an fsync that finds the pages under
- * writeback waits for that to end and does not look back.
+ * A rest stays WRITEBACK until its turn comes, and never turns DIRTY again in between: an fsync
+ *that finds the pages under writeback waits for that to end and does not look back.
  *
  * Ends although others dirty the pages again behind it: it never turns back. Waits in a fixed
  *direction too: for a page under writeback by another pass only after all its own runs are
@@ -34,7 +34,7 @@ struct wb_pass {
 	struct slu_aspace *as;
 	uint32_t inflight;
 	int err;
-	struct wb_run *keep; /* its slot is wanted again when it is finished; then NULL */
+	struct wb_run *keep;   /* its slot is wanted again when it is finished; then NULL */
 	struct slu_mutex lock; /* leaf: done */
 	struct slu_cond cond;
 	struct wb_run *done;
@@ -288,9 +288,9 @@ static uint32_t run_submit(struct wb_pass *p, struct wb_run *run)
 }
 
 /*
- * A slot with the rest of a run that has been sent off, whose arrays still hold it. If no other is free, that of the
- * run itself, once it is finished: a pass that waited for a slot of others while it holds marked pages could wait for
- * ever.
+ * A slot with the rest of a run that has been sent off, whose arrays still hold it. If no other is
+ * free, that of the run itself, once it is finished: a pass that waited for a slot of others while
+ * it holds marked pages could wait for ever.
  */
 static struct wb_run *run_rest(struct wb_pass *p, struct wb_run *run, uint32_t rest)
 {
@@ -312,7 +312,8 @@ static struct wb_run *run_rest(struct wb_pass *p, struct wb_run *run, uint32_t r
 	return next;
 }
 
-/* Sends off a run that has just been started, in as many parts as it takes. Returns the page after it. */
+/* Sends off a run that has just been started, in as many parts as it takes. Returns the page after
+ * it. */
 static uint64_t pass_submit(struct wb_pass *p, struct wb_run *run)
 {
 	uint64_t end = run->pgidx + run->n;

@@ -214,8 +214,7 @@ static void lose_reservation(struct slu_aspace *as, uint64_t pos, uint64_t end)
 		if (m.type != SLU_IOMAP_DELALLOC)
 			continue;
 		do {
-			err = backend->ops->remove(backend, m.pos, m.len, SLU_DISK_SIZE_KEEP,
-						   NULL);
+			err = backend->ops->remove(backend, m.pos, m.len, SLU_DISK_SIZE_KEEP, NULL);
 		} while (err > 0);
 	}
 }

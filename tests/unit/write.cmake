@@ -1,3 +1,3 @@
-foreach(test write_basic)
+foreach(test write_basic write_model)
   slu_unit_test(${test} slu_write slu_mem_backend)
 endforeach()
