@@ -33,9 +33,8 @@
 static int refuse(struct request *req, const char *why)
 {
 	session_log(req->s, LOG_ERR, "%s", why);
-	reply_error(req, -EPROTO);
 	session_end(req->s, -EPROTO);
-	return 0;
+	return -EPROTO;
 }
 
 static void answer(struct request *req, const struct fuse_init_in *in, uint32_t flags)
