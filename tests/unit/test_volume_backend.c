@@ -920,6 +920,11 @@ static void overlapping_records_are_errors(void **state)
 	volume_fixture_del_extent(vf, FIXTURE_INO, 8);
 	volume_fixture_del_extent(vf, FIXTURE_INO, 10);
 
+	/* Beyond the last block that a position can name. */
+	volume_fixture_put_extent(vf, FIXTURE_INO, (1ull << 52) - 1, 5000, 4, 0, 16);
+	assert_int_equal(try_remove(inode, 0, UINT64_MAX, 0), -EIO);
+	volume_fixture_del_extent(vf, FIXTURE_INO, (1ull << 52) - 1);
+
 	/* The record appears while blocks for the same place are being written. */
 	dirty_pages(inode, 9, 2);
 	assert_int_equal(try_map(inode, 9 * PG, 2 * PG, &m), 0);
