@@ -60,6 +60,7 @@ static int build(struct slu_fs *fs, const char **why)
 	err = slu_volume_init(&fs->vol, fs->store, fs->bio, cache_opts.bytes / SLU_BLOCK_SIZE);
 	if (err)
 		goto free_cache;
+	fs->vol.events = opts->events;
 	*why = "the writeback threads cannot be started";
 	err = start_writing(fs);
 	if (err)
