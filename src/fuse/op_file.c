@@ -259,6 +259,28 @@ int op_syncfs(struct request *req)
 	return err;
 }
 
+/*
+ * FALLOCATE and COPY_FILE_RANGE change a file like a write does, but the protocol has no kill flag
+ * for them, and the kernel leaves it to us. That the caller lacks CAP_FSETID is seen from its uid.
+ */
+static int kill_unless_root(struct request *req, uint64_t ino)
+{
+	struct slu_attr none = {0}, attr;
+	struct slu_inode *inode;
+	int err;
+
+	if (req->ctx.uid == 0)
+		return 0;
+	err = slu_inode_get(fs_of(req)->ns, ino, &inode);
+	if (err)
+		return err;
+	slu_inode_attr(inode, &attr);
+	slu_inode_put(inode);
+	if (!S_ISREG(attr.mode) || !(attr.mode & (S_ISUID | S_ISGID)))
+		return 0;
+	return slu_ns_setattr(fs_of(req)->ns, &req->ctx, ino, &none, SLU_SET_KILL_PRIV, &attr);
+}
+
 int op_fallocate(struct request *req)
 {
 	const struct fuse_fallocate_in *in = request_arg(req);
@@ -268,6 +290,9 @@ int op_fallocate(struct request *req)
 		return -EINVAL;
 	if (in->length > INT64_MAX - in->offset)
 		return -EFBIG;
+	err = kill_unless_root(req, request_ino(req));
+	if (err)
+		return err;
 	err = slu_fs_fallocate(fs_of(req), &req->ctx, request_ino(req), (int)in->mode, in->offset,
 			       in->length);
 	if (!err)
@@ -299,6 +324,9 @@ int op_copy_file_range(struct request *req)
 
 	if (in->flags || in->off_in > INT64_MAX || in->off_out > INT64_MAX)
 		return -EINVAL;
+	err = kill_unless_root(req, in->nodeid_out);
+	if (err)
+		return err;
 	err = slu_fs_copy_range(fs_of(req), &req->ctx, request_ino(req), in->off_in, in->nodeid_out,
 				in->off_out, slu_min(in->len, COPY_MOST), &done);
 	if (err)

@@ -625,6 +625,20 @@ static void an_open_that_truncates_takes_setuid(void **state)
 	assert_int_equal(get_attr(k, ino)->size, 0);
 }
 
+static void fallocate_takes_setuid_but_not_from_root(void **state)
+{
+	struct kernel *k = *state;
+	struct fuse_fallocate_in in = {.length = 8192};
+	uint64_t ino = create(k, "file", 06755, &in.fh);
+
+	assert_int_equal(ask(k, FUSE_FALLOCATE, ino, &in, sizeof(in), NULL, 0), 0);
+	assert_int_equal(get_attr(k, ino)->mode, S_IFREG | 06755);
+	k->uid = 1000;
+	assert_int_equal(ask(k, FUSE_FALLOCATE, ino, &in, sizeof(in), NULL, 0), 0);
+	assert_int_equal(get_attr(k, ino)->mode, S_IFREG | 0755);
+	k->uid = 0;
+}
+
 /* ------------------------------------------------------------------ parking and the end */
 
 static void every_parked_request_is_answered_before_the_end(void **state)
@@ -765,6 +779,7 @@ int main(void)
 		CASE(the_kernels_own_pages_need_no_handle),
 		CASE(a_kill_flag_takes_setuid),
 		CASE(an_open_that_truncates_takes_setuid),
+		CASE(fallocate_takes_setuid_but_not_from_root),
 		CASE(every_parked_request_is_answered_before_the_end),
 		CASE(the_end_of_the_device_ends_the_session),
 		cmocka_unit_test(destroy_is_answered_when_all_is_on_disk),
