@@ -149,25 +149,34 @@ void node_give(struct slu_store *store, struct node *n)
 }
 
 /*
- * Second chance: a node that was used since it last came up goes to the back once more. If all of
- * them were, none is evicted unless `force` is given: an operation that needs more nodes than the
- * limit allows starts over after every read, and would never end if one read threw out what another
- * had brought.
+ * An operation that misses a node starts over once it is there, and so would never end if one read
+ * threw out what another had brought. A node stays for so many reads after it was last looked at:
+ * enough for every thread that has just been waiting to come by and look at its nodes again.
+ */
+#define EVICT_AGE 128
+
+static void node_used(struct node_cache *nc, struct node *n)
+{
+	n->referenced = true;
+	n->used = nc->reads;
+}
+
+/*
+ * Second chance: a node that was used since it last came up goes to the back once more. With
+ * `force`, one goes in any case.
  */
 static bool node_evict_one(struct slu_store *store, bool force)
 {
 	struct node_cache *nc = &store->cache;
-	size_t chances = nc->clean.count;
 
-	while (nc->clean.first) {
+	for (size_t left = nc->clean.count * 2; left; left--) {
 		struct node *n = nc->clean.first;
+		bool young = nc->reads - n->used < EVICT_AGE && !force;
 
 		node_list_del(&nc->clean, n);
-		if (n->referenced) {
+		if (n->referenced || young) {
 			n->referenced = false;
 			node_list_add(&nc->clean, n);
-			if (--chances == 0 && !force)
-				return false;
 			continue;
 		}
 		node_hash_del(nc, n);
@@ -281,7 +290,8 @@ static int node_read_wait(struct slu_need *need)
 
 	slu_mutex_lock(&store->lock);
 	n->state = err ? NODE_BAD : NODE_CLEAN;
-	n->referenced = true;
+	nc->reads++;
+	node_used(nc, n);
 	node_list_add(&nc->clean, n);
 	node_cache_trim(store);
 	slu_cond_broadcast(&nc->read_done);
@@ -340,7 +350,7 @@ int node_load(struct slu_store *store, const struct node_place *place, struct no
 		node_report(store, place->ref.number, "does not fit its parent");
 		return -EIO;
 	}
-	n->referenced = true;
+	node_used(&store->cache, n);
 	stat_add(&store->stats.node_hits, 1);
 	*ret = n;
 	return 0;
@@ -356,7 +366,7 @@ int node_peek(struct slu_store *store, const struct node_place *place, struct no
 		return need ? node_need(store, place->ref, need) : 0;
 	if (n->state == NODE_BAD || !node_vet(n, place))
 		return 0;
-	n->referenced = true;
+	node_used(&store->cache, n);
 	*ret = n;
 	return 0;
 }

@@ -178,6 +178,7 @@ struct node {
 	struct node_ref ref;
 	struct node *hash_next;
 	struct node *prev, *next; /* in the list of its state */
+	uint64_t used;            /* cache.reads when it was last looked at */
 	enum node_state state;
 	bool referenced; /* CLEAN: used since eviction last came by */
 	bool vetted;     /* agrees with its parent (level and bounds) */
@@ -200,6 +201,7 @@ struct node_cache {
 	size_t limit;  /* clean ones are evicted rather than go beyond it */
 	struct node_slab *slabs;
 	uint64_t next_virtual;
+	uint64_t reads; /* that have ended */
 	struct slu_cond read_done;
 };
 
