@@ -50,20 +50,19 @@ static bool too_many_dirty(struct slu_writeback *wb)
 
 void slu_writeback_dirtied(struct slu_writeback *wb, struct slu_aspace *as)
 {
-	bool unpin = true;
+	bool unpin = true, wake;
 
 	slu_mutex_lock(&wb->lock);
 	if (!as->pinned) {
 		as->pinned = true;
 		unpin = false;
 	}
-	if (!as->queued) {
+	/* A thread that sleeps until an older inode is due need not hear of a younger one. */
+	wake = !wb->first || too_many_dirty(wb);
+	if (!as->queued)
 		queue_add(wb, as);
-		/* The threads may be asleep until a later time than this inode's. */
+	if (wake)
 		slu_cond_signal(&wb->work);
-	} else if (too_many_dirty(wb)) {
-		slu_cond_signal(&wb->work);
-	}
 	slu_mutex_unlock(&wb->lock);
 	if (unpin && as->owner)
 		as->owner->unpin(as);
@@ -138,15 +137,16 @@ struct slu_aspace *queue_pick(struct slu_writeback *wb, uint64_t now, uint64_t *
 	for (struct slu_aspace *as = wb->first; as; as = as->wb_next) {
 		uint64_t due = as->dirtied_ns + wb->age_ns;
 
-		/* Its holder looks again when it is done. */
-		if (as->busy)
-			continue;
 		if (pressure || as->dirtied_ns <= wb->kick_ns)
 			due = now;
-		due = slu_max(due, as->retry_ns);
-		if (due <= now)
+		/* Its holder looks again when it is done. */
+		if (!as->busy && slu_max(due, as->retry_ns) <= now)
 			return as;
-		wake_ns = slu_min(wake_ns, due);
+		if (!as->busy)
+			wake_ns = slu_min(wake_ns, slu_max(due, as->retry_ns));
+		/* In the order of dirtied_ns: whoever comes after this one is due later. */
+		if (due > now)
+			break;
 	}
 	*ret_wake_ns = wake_ns;
 	return NULL;
