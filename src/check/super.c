@@ -185,6 +185,11 @@ int check_supers(struct check_run *run, const char **why)
 	*why = "out of memory";
 	if (!buf)
 		return -ENOMEM;
+	if (atomic_load(&slu_blockio_info(run->bio)->nblocks) < 2) {
+		*why = "not a sluicefs volume: too short";
+		slu_free(buf);
+		return -EINVAL;
+	}
 	for (unsigned int i = 0; i < 2 && !err; i++) {
 		slots[i].block = (struct slu_disk_super *)(buf + i * SLU_BLOCK_SIZE);
 		err = super_read(run, &slots[i], i);

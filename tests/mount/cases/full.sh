@@ -50,7 +50,7 @@ mount_volume
 # Fallocated space can be written although the volume is full.
 rm "$MNT/large.1"
 wait_for 10 fallocate -l 500000 "$MNT/mine"
-dd if=/dev/zero of="$MNT/eater" bs=4096 conv=fsync 2>/dev/null || true
+dd if=/dev/zero of="$MNT/eater" bs=4096 count=2000 conv=fsync 2>/dev/null || true
 head -c 500000 "$SLU_WORK/copy.2" >"$SLU_WORK/half"
 dd if="$SLU_WORK/half" of="$MNT/mine" bs=4096 conv=notrunc,fsync 2>"$SLU_WORK/dd.err" || fail "a write into fallocated space: $(cat "$SLU_WORK/dd.err")"
 cmp "$SLU_WORK/half" "$MNT/mine"

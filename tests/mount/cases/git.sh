@@ -9,9 +9,10 @@ cd "$MNT/repo"
 git init -q .
 git config user.email test@example.org
 git config user.name Test
+git config gc.auto 0
 git add -A
 git commit -q -m one
-find . -path ./.git -prune -o -name '*.h' -print | head -n 200 | xargs sed -i '1i/* changed */'
+find . -path ./.git -prune -o -name '*.h' -print | sed -n 1,200p | xargs sed -i '1i/* changed */'
 git commit -q -a -m two
 git gc -q
 git fsck --full --strict

@@ -28,8 +28,10 @@ same_tree "$MNT/tree/usr/include" "$MNT/part/include"
 rsync -a --checksum "$MNT/part/include/" "$MNT/part/rsynced/"
 same_tree "$MNT/part/include" "$MNT/part/rsynced"
 expect_eq "what rsync still wants to copy" "" "$(rsync -ani --checksum "$MNT/part/include/" "$MNT/part/rsynced/")"
-expect_eq "files that find counts" "$(find /usr/include -type f | wc -l)" \
-	"$(find "$MNT/part/include" -type f | wc -l)" || true
+expect_eq "files that find counts" "$(find "$MNT/tree/usr/include" -type f | wc -l)" \
+	"$(find "$MNT/part/include" -type f | wc -l)"
+expect_eq "what is left of a copied tree that is deleted" "" "$(rm -rf "$MNT/part/rsynced" && ls "$MNT/part" | grep rsynced)"
+rsync -a "$MNT/part/include/" "$MNT/part/rsynced/"
 
 remount_volume
 checksums "$MNT/tree" >"$SLU_WORK/after"

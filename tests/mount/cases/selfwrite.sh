@@ -25,6 +25,6 @@ expect_match "the verdict" 'DEADLOCK .* has not moved for 1 s' "$(cat "$SLU_WORK
 
 refused 1 'mnt/missing/file: No such file or directory' sluice-selfwrite "$MNT/missing/file"
 refused 1 'expected one FILE' sluice-selfwrite
-refused 1 'not a regular file' sluice-selfwrite "$MNT"
+refused 1 'Is a directory' sluice-selfwrite "$MNT"
 umount_volume
 fsck_clean

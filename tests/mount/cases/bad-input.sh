@@ -1,0 +1,129 @@
+# sets: user short
+# Bad input: one clear line on stderr, an exit status, and nothing changes.
+o=$(options)
+make_volume 64M
+mount_volume
+echo content >"$MNT/file"
+umount_volume
+sum=$(sha1sum <"$IMG")
+cp --sparse=always "$IMG" "$SLU_WORK/good.img"
+unchanged() { expect_eq "the image" "$sum" "$(sha1sum <"$IMG")"; }
+
+# The image
+refused 32 'missing.img: No such file' sluicefs -o "$o" "$SLU_WORK/missing.img" "$MNT"
+refused 8 'missing.img: No such file' fsck.sluicefs "$SLU_WORK/missing.img"
+refused 1 'missing.img: does not exist; --size' mkfs.sluicefs "$SLU_WORK/missing.img"
+refused 32 'directory' sluicefs -o "$o" "$SLU_WORK" "$MNT"
+refused 1 'neither a regular file nor a block device' mkfs.sluicefs --size 64M "$SLU_WORK"
+: >"$SLU_WORK/empty.img"
+refused 32 'empty.img.*not a sluicefs volume' sluicefs -o "$o" "$SLU_WORK/empty.img" "$MNT"
+refused 8 'empty.img.*not a sluicefs volume' fsck.sluicefs "$SLU_WORK/empty.img"
+head -c 1000000 /dev/urandom >"$SLU_WORK/random.img"
+random=$(sha1sum <"$SLU_WORK/random.img")
+refused 32 'not a sluicefs volume' sluicefs -o "$o" "$SLU_WORK/random.img" "$MNT"
+refused 8 'not a sluicefs volume' fsck.sluicefs "$SLU_WORK/random.img"
+refused 1 'data .*--force' mkfs.sluicefs --size 64M "$SLU_WORK/random.img"
+expect_eq "a file that is no image" "$random" "$(sha1sum <"$SLU_WORK/random.img")"
+
+# Cut short
+truncate -s 32M "$IMG"
+sum=$(sha1sum <"$IMG")
+refused 32 'shorter than the volume' sluicefs -o "$o" "$IMG" "$MNT"
+refused 8 'shorter than the volume' fsck.sluicefs "$IMG"
+unchanged
+
+# A version and features of tomorrow
+for patch in "16 02000000 version" "48 0100000000000000 features"; do
+	read -r at bytes word <<<"$patch"
+	cp --sparse=always "$SLU_WORK/good.img" "$IMG"
+	mount_patch "$IMG" "$at" "$bytes"
+	sum=$(sha1sum <"$IMG")
+	refused 32 "$word" sluicefs -o "$o" "$IMG" "$MNT"
+	refused 8 'version or feature' fsck.sluicefs "$IMG"
+	refused 1 'contains a sluicefs volume' mkfs.sluicefs "$IMG"
+	unchanged
+done
+# One that allows reading alone
+cp --sparse=always "$SLU_WORK/good.img" "$IMG"
+mount_patch "$IMG" 56 0100000000000000
+sum=$(sha1sum <"$IMG")
+if sluicefs -o "$o" "$IMG" "$MNT" 2>"$SLU_WORK/err"; then
+	expect_eq "content" content "$(cat "$MNT/file")"
+	! touch "$MNT/new" 2>/dev/null || fail "a volume with a feature that forbids writing was written"
+	umount_volume
+fi
+[ -s "$SLU_WORK/err" ] || fail "nothing was said about an unknown feature"
+unchanged
+cp --sparse=always "$SLU_WORK/good.img" "$IMG"
+sum=$(sha1sum <"$IMG")
+
+# The mount point
+refused 32 'mount point .*nowhere.* does not exist' sluicefs -o "$o" "$IMG" "$SLU_WORK/nowhere"
+touch "$SLU_WORK/plain"
+refused 32 'plain is not a directory' sluicefs -o "$o" "$IMG" "$SLU_WORK/plain"
+unchanged
+
+# A dead mount: it says what to type; --replace-stale does it
+mount_volume
+pid=$(daemon_pid)
+kill -KILL "$pid"
+dead() { ! ls "$MNT" >/dev/null 2>&1; }
+wait_for 5 dead
+refused 32 'fusermount3 -u .*--replace-stale' sluicefs -o "$o" "$IMG" "$MNT"
+sluicefs --replace-stale -o "$o" "$IMG" "$MNT"
+expect_eq "content after a dead mount was replaced" content "$(cat "$MNT/file")"
+umount_volume
+fsck_clean
+cp --sparse=always "$SLU_WORK/good.img" "$IMG"
+
+# Options
+refused 1 'unknown option nonsense' sluicefs -o "$o,nonsense" "$IMG" "$MNT"
+refused 1 'commit=' sluicefs -o "$o,commit=often" "$IMG" "$MNT"
+refused 1 'cache_size=' sluicefs -o "$o,cache_size=big" "$IMG" "$MNT"
+refused 1 'cache_size' sluicefs -o "$o,cache_size" "$IMG" "$MNT"
+refused 1 'cache_size=99999999999E' sluicefs -o "$o,cache_size=99999999999E" "$IMG" "$MNT"
+refused 1 'io=' sluicefs -o "rw,io=telepathy" "$IMG" "$MNT"
+refused 1 'errors=' sluicefs -o "$o,errors=ignore" "$IMG" "$MNT"
+refused 1 'image_offset=' sluicefs -o "$o,image_offset=100" "$IMG" "$MNT"
+refused 1 'mount\(8\)' sluicefs -o "$o,offset=4096" "$IMG" "$MNT"
+refused 1 '.' sluicefs --no-such-option "$IMG" "$MNT"
+refused 1 '.' sluicefs
+refused 1 '.' sluicefs "$IMG"
+refused 1 '.' sluicefs "$IMG" "$MNT" "$MNT"
+refused 1 '.' sluicefs --wait soon "$IMG" "$MNT"
+refused 32 'not mounted|not a sluicefs mount' sluicefs --unmount "$MNT"
+refused 32 'not mounted|not a sluicefs mount' sluicefs --unmount /
+unchanged
+
+# Nonsense sizes for mkfs; nothing is left behind
+new=$SLU_WORK/new.img
+for size in 10 1M 15M 0 -5 10GB big '' 1.5 2E 99999999E '10 G'; do
+	refused 1 'size|small|large|16 MiB' mkfs.sluicefs --size "$size" "$new"
+	[ ! -e "$new" ] || fail "mkfs --size \"$size\" left a file behind"
+done
+refused 1 '' mkfs.sluicefs
+refused 1 'expected one IMAGE' mkfs.sluicefs --size 64M "$new" "$new.2"
+refused 1 'at most 63' mkfs.sluicefs --size 64M --label "$(head -c 64 /dev/zero | tr '\0' l)" "$new"
+refused 1 'nonsense' mkfs.sluicefs --nonsense "$new"
+refused 16 'expected one IMAGE' fsck.sluicefs
+refused 16 'contradict' fsck.sluicefs -n -y "$IMG"
+refused 16 'nonsense' fsck.sluicefs --nonsense "$IMG"
+refused 16 'not a number' fsck.sluicefs --wait soon "$IMG"
+unchanged
+
+# Permissions
+if ! is_root; then
+	chmod 000 "$IMG"
+	refused 32 'Permission denied' sluicefs -o "$o" "$IMG" "$MNT"
+	refused 8 'Permission denied' fsck.sluicefs "$IMG"
+	refused 1 'Permission denied' mkfs.sluicefs "$IMG"
+	chmod 644 "$IMG"
+	unchanged
+	refused 1 'Permission denied|cannot' mkfs.sluicefs --size 64M /proc/new.img
+	if ! grep -qx user_allow_other /etc/fuse.conf 2>/dev/null; then
+		refused 32 'user_allow_other to /etc/fuse.conf' sluicefs -o "$o,allow_other" "$IMG" "$MNT"
+	fi
+	refused 32 '.' sluicefs -o "$o" "$IMG" /etc # not his to mount on
+	unchanged
+fi
+! mountpoint -q "$MNT" || fail "something is mounted after all"

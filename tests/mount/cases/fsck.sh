@@ -1,0 +1,85 @@
+# sets: user short
+# fsck finds damage wherever it is, says what and where, changes nothing, and has fsck(8)'s statuses.
+make_volume 64M
+mount_volume
+cp -a /usr/include/linux "$MNT/"
+setfattr -n user.large -v "$(head -c 5000 /dev/zero | tr '\0' v)" "$MNT/linux"
+umount_volume
+out=$(fsck.sluicefs -v "$IMG")
+expect_match "a healthy volume" 'clean, [0-9]+ inodes, [0-9]+/16384 blocks' "$out"
+expect_match "what -v counts" "$(find /usr/include/linux -type d | wc -l) directories|$(($(find /usr/include/linux -type d | wc -l) + 1)) directories" "$out"
+fsck.sluicefs -a "$IMG" >/dev/null
+fsck.sluicefs -p -f -y "$IMG" >/dev/null
+cp "$IMG" "$SLU_WORK/good.img"
+
+# damaged PATTERN [OPTION...]: exit status 4, a line that matches, and the image as it was
+damaged() {
+	local pattern=$1 status=0 sum
+	shift
+	sum=$(sha1sum <"$IMG")
+	fsck.sluicefs -n "$@" "$IMG" >"$SLU_WORK/out" 2>&1 || status=$?
+	expect_eq "status ($(head -n 3 "$SLU_WORK/out"))" 4 "$status"
+	expect_match "what it says" "$pattern" "$(cat "$SLU_WORK/out")"
+	expect_match "the last line" 'DAMAGED: [0-9]+ problem' "$(tail -n 1 "$SLU_WORK/out")"
+	expect_eq "the image" "$sum" "$(sha1sum <"$IMG")"
+}
+restore() { cp "$SLU_WORK/good.img" "$IMG"; }
+zero() { dd if=/dev/zero of="$IMG" bs=4096 seek="$1" count=1 conv=notrunc 2>/dev/null; }
+
+zero 0
+damaged 'superblock 0'
+restore
+zero 1
+damaged 'superblock 1'
+status=0
+out=$(fsck.sluicefs -y "$IMG" 2>&1) || status=$?
+expect_eq "status of -y" 4 "$status"
+expect_match "what -y says" 'cannot repair' "$out"
+zero 0
+refused 8 'not a sluicefs volume' fsck.sluicefs "$IMG"
+restore
+
+# A byte in a superblock's label; a count with the right checksum
+printf 'X' | dd of="$IMG" bs=1 seek=170 conv=notrunc 2>/dev/null
+damaged 'superblock 0: its checksum is wrong'
+restore
+mount_patch "$IMG" 136 0500000000000000
+damaged 'the superblock counts 5 inodes, there are'
+restore
+mount_patch "$IMG" 112 0500000000000000
+damaged 'the superblock counts 5 blocks owned by files'
+restore
+
+# Every node in turn: found by its checksum, named by its block. Each block that is not data is one.
+nodes=0
+for block in $(seq 2 400); do
+	if LC_ALL=C grep -qaF "$(dd if="$IMG" bs=1 skip=$((24)) count=8 2>/dev/null | tr -d '\0')" <(
+		dd if="$IMG" bs=4096 skip="$block" count=1 2>/dev/null | head -c 24 | tr -d '\0'); then
+		printf '\377' | dd of="$IMG" bs=1 seek=$((block * 4096 + 3000)) conv=notrunc 2>/dev/null
+		status=0
+		fsck.sluicefs -n "$IMG" >"$SLU_WORK/out" 2>&1 || status=$?
+		if [ $status = 4 ]; then # else a node that the tree does not reach any more
+			grep -qE "node in block $block |the tree cannot be opened" "$SLU_WORK/out" ||
+				fail "a damaged node in block $block: $(head -n 3 "$SLU_WORK/out")"
+			nodes=$((nodes + 1))
+		fi
+		restore
+	fi
+done
+[ $nodes -ge 5 ] || fail "only $nodes nodes found to damage"
+echo "$nodes nodes damaged and found"
+
+# A volume that was not unmounted cleanly is clean all the same, and -a looks through it
+mount_volume
+echo x >"$MNT/new"
+sync "$MNT/new"
+kill_daemon
+out=$(fsck.sluicefs -a "$IMG")
+expect_match "after SIGKILL" 'clean' "$out"
+fsck_clean
+
+# Cancelled in the middle
+status=0
+timeout --preserve-status -s INT 0.001 fsck.sluicefs -n "$IMG" >/dev/null 2>&1 || status=$?
+[ $status = 32 ] || [ $status = 0 ] || [ $status = 130 ] || fail "cancelled: status $status"
+! fsck.sluicefs -n "$IMG" >/dev/full 2>/dev/null || fail "fsck did not notice that its output was lost"

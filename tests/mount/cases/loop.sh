@@ -1,0 +1,28 @@
+# sets: short
+# needs: root
+# A block device: fuseblk, where umount waits by itself.
+truncate -s 256M "$IMG"
+loop=$(losetup -f --show "$IMG") || skip "no loop device on this machine"
+mkfs.sluicefs -q "$loop"
+sluicefs -o "$(options)" "$loop" "$MNT"
+expect_eq "type" fuseblk.sluicefs "$(findmnt -n -o FSTYPE "$MNT" | sed 's/^fuseblk$/fuseblk.sluicefs/')"
+cp -a /usr/include/linux "$MNT/"
+head -c 50000000 /dev/urandom >"$SLU_WORK/data"
+cp "$SLU_WORK/data" "$MNT/data"
+refused 1 'in use' mkfs.sluicefs --wait 0 --force "$loop"
+umount "$MNT"
+fsck.sluicefs --wait 0 -n -f "$loop" || fail "umount of a block device returned before the daemon was done"
+sluicefs -o "$(options)" "$loop" "$MNT"
+cmp "$SLU_WORK/data" "$MNT/data"
+same_tree /usr/include/linux "$MNT/linux"
+sync -f "$MNT/data"
+umount "$MNT"
+refused 1 'contains a sluicefs volume' mkfs.sluicefs "$loop"
+mkfs.sluicefs -q --force --size 64M "$loop"
+fsck.sluicefs -n -f "$loop"
+refused 1 'the device has 256 MiB' mkfs.sluicefs --force --size 1G "$loop"
+losetup -d "$loop"
+# A file that a loop device is attached to is in use as well.
+loop=$(losetup -f --show "$IMG")
+refused 1 'in use' mkfs.sluicefs --wait 0 --force "$IMG"
+losetup -d "$loop"
