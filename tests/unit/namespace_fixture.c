@@ -109,6 +109,7 @@ void nsfx_crash(struct nsfx *fx)
 	/* Seed 1: whatever no flush has covered is gone. What is taken down after reaches no disk.
 	 */
 	slu_simdisk_power_cut(fx->disk, 1);
+	slu_store_fail(fx->store, -EIO, "power cut");
 	take_down(fx);
 	slu_store_close(fx->store);
 	slu_blockio_close(fx->bio);
@@ -285,6 +286,88 @@ void give_blocks(struct nsfx *fx, uint64_t ino, uint64_t pgidx, uint64_t n)
 	} while (more > 0);
 	ok(more);
 	slu_inode_put(inode);
+}
+
+struct seen {
+	uint64_t ino;
+	uint64_t parent; /* 0: not a directory */
+	uint32_t nlink;
+};
+
+struct walk {
+	struct nsfx *fx;
+	uint64_t dir;
+	uint64_t entries, subdirs;
+	struct seen *seen;
+	size_t n, cap;
+};
+
+static int walk_entry(void *ctx, const char *name, size_t len, uint64_t cookie,
+		      const struct slu_attr *attr)
+{
+	struct walk *w = ctx;
+
+	if (cookie <= 2)
+		return 0;
+	assert_true(attr->nlink > 0);
+	w->entries++;
+	w->subdirs += S_ISDIR(attr->mode);
+	if (w->n == w->cap) {
+		w->cap = w->cap * 2 + 256;
+		w->seen = realloc(w->seen, w->cap * sizeof(*w->seen));
+	}
+	if (S_ISDIR(attr->mode))
+		assert_int_equal(attr->parent, w->dir);
+	w->seen[w->n++] = (struct seen){.ino = attr->ino,
+					.parent = S_ISDIR(attr->mode) ? w->dir : 0,
+					.nlink = attr->nlink};
+	return 0;
+}
+
+static void walk_dir(struct walk *w, uint64_t dir)
+{
+	struct slu_attr attr;
+
+	w->dir = dir;
+	w->entries = w->subdirs = 0;
+	ok(slu_ns_readdir(w->fx->ns, &w->fx->ctx, dir, 0, true, walk_entry, w));
+	attr = stat_of(w->fx, dir);
+	assert_int_equal(attr.size, w->entries);
+	assert_int_equal(attr.nlink, 2 + w->subdirs);
+}
+
+static int by_ino(const void *a, const void *b)
+{
+	const struct seen *x = a, *y = b;
+
+	return x->ino < y->ino ? -1 : x->ino > y->ino;
+}
+
+uint64_t check_tree(struct nsfx *fx)
+{
+	struct walk w = {.fx = fx};
+	uint64_t ninodes = 1;
+
+	walk_dir(&w, ROOT);
+	for (size_t i = 0; i < w.n; i++)
+		if (w.seen[i].parent)
+			walk_dir(&w, w.seen[i].ino);
+	if (w.n)
+		qsort(w.seen, w.n, sizeof(*w.seen), by_ino);
+	for (size_t i = 0, j; i < w.n; i = j) {
+		for (j = i; j < w.n && w.seen[j].ino == w.seen[i].ino; j++)
+			;
+		/* a directory has one name; anything else as many as it says */
+		if (w.seen[i].parent)
+			assert_int_equal(j - i, 1);
+		else
+			assert_int_equal(w.seen[i].nlink, j - i);
+		ninodes++;
+	}
+	free(w.seen);
+	assert_int_equal(nsfx_nrecords(fx, SLU_INO_VOLUME, SLU_REC_ORPHAN), 0);
+	assert_int_equal(nsfx_space(fx).ninodes, ninodes);
+	return ninodes;
 }
 
 int time_order(struct timespec a, struct timespec b)

@@ -74,6 +74,12 @@ int rename_(struct nsfx *fx, uint64_t from, const char *name, uint64_t to, const
 #define rmdir_(fx, parent, name)  slu_ns_rmdir((fx)->ns, &(fx)->ctx, parent, name)
 /* Gives a file n blocks (unwritten extents) from page pgidx on. */
 void give_blocks(struct nsfx *fx, uint64_t ino, uint64_t pgidx, uint64_t n);
+/*
+ * Walks the whole tree: entries, link counts, sizes and parents agree with each other, and the
+ * store has no inode besides those with a name (no orphan may be left). Returns the number of
+ * inodes.
+ */
+uint64_t check_tree(struct nsfx *fx);
 /* a < b, for times. */
 int time_order(struct timespec a, struct timespec b);
 

@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Many at once in the same few directories: on real threads (for the thread sanitizer) and on
+ * simulated ones, where each seed is another interleaving that can be run again. Every name and
+ * every count has to fit together after.
+ */
+#include "namespace_fixture.h"
+
+#define NTHREADS 4
+#define NNAMES   6
+
+static struct nsfx fx;
+static uint64_t dirs[3];
+static _Atomic uint64_t seed0;
+
+struct worker {
+	struct slu_thread thread;
+	uint64_t seed;
+	unsigned int nops;
+	struct slu_ctx ctx;
+};
+
+static uint64_t draw(struct worker *w)
+{
+	/* splitmix64, by Sebastiano Vigna */
+	uint64_t z = w->seed += 0x9e3779b97f4a7c15ull;
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+	return z ^ z >> 31;
+}
+
+static const char *const names[NNAMES] = {"a", "b", "c", "d", "e", "f"};
+
+static const char *any_name(struct worker *w)
+{
+	return names[draw(w) % NNAMES];
+}
+
+/* A directory to work in: one of three, or one found in them. */
+static uint64_t any_dir(struct worker *w)
+{
+	uint64_t dir = dirs[draw(w) % 3];
+	struct slu_attr a;
+
+	if (draw(w) % 3 == 0 && slu_ns_lookup(fx.ns, &w->ctx, dir, any_name(w), &a) == 0) {
+		if (S_ISDIR(a.mode))
+			dir = a.ino;
+		slu_ns_forget(fx.ns, a.ino, 1);
+	}
+	return dir;
+}
+
+/* What may come of any operation when others are at it too. */
+static void check_err(int err)
+{
+	switch (err) {
+	case 0:
+	case -ENOENT:
+	case -ESTALE:
+	case -EEXIST:
+	case -ENOTDIR:
+	case -EISDIR:
+	case -ENOTEMPTY:
+	case -EINVAL:
+	case -EPERM:
+	case -ENODATA:
+		return;
+	default:
+		fail_msg("unexpected error %d", err);
+	}
+}
+
+static int count_entry(void *ctx, const char *name, size_t len, uint64_t cookie,
+		       const struct slu_attr *attr)
+{
+	uint64_t *last = ctx;
+
+	assert_true(cookie > *last);
+	*last = cookie;
+	return 0;
+}
+
+static void use_inode(struct worker *w, uint64_t dir)
+{
+	struct slu_inode *inode;
+	struct slu_attr a;
+	uint64_t txid;
+	int err = slu_ns_lookup(fx.ns, &w->ctx, dir, any_name(w), &a);
+
+	check_err(err);
+	if (err)
+		return;
+	assert_true(a.nlink > 0);
+	err = slu_inode_get(fx.ns, a.ino, &inode);
+	check_err(err);
+	if (!err) {
+		slu_inode_opened(inode);
+		slu_inode_touch(inode, SLU_TOUCH_MTIME);
+		slu_inode_touch(inode, SLU_TOUCH_ATIME);
+		if (draw(w) % 2)
+			check_err(slu_inode_sync_attr(inode, &txid));
+		slu_inode_closed(inode);
+		slu_inode_put(inode);
+	}
+	if (draw(w) % 3 == 0)
+		check_err(slu_ns_setattr(fx.ns, &w->ctx, a.ino, &a, SLU_SET_MODE, &a));
+	if (draw(w) % 3 == 0)
+		check_err(slu_ns_setxattr(fx.ns, &w->ctx, a.ino, "user.x", "y", 1, 0, false));
+	if (draw(w) % 3 == 0)
+		check_err(slu_ns_removexattr(fx.ns, &w->ctx, a.ino, "user.x"));
+	slu_ns_forget(fx.ns, a.ino, 1);
+}
+
+static void link_somewhere(struct worker *w)
+{
+	struct slu_attr a, b;
+	int err = slu_ns_lookup(fx.ns, &w->ctx, any_dir(w), any_name(w), &a);
+
+	check_err(err);
+	if (err)
+		return;
+	err = slu_ns_link(fx.ns, &w->ctx, a.ino, any_dir(w), any_name(w), &b);
+	check_err(err);
+	slu_ns_forget(fx.ns, a.ino, 1 + (err == 0));
+}
+
+static void one_op(struct worker *w)
+{
+	static const unsigned int flags[] = {0, 0, RENAME_NOREPLACE, RENAME_EXCHANGE};
+	uint64_t dir = any_dir(w), last = 0;
+	struct slu_attr a;
+	int err;
+
+	switch (draw(w) % 12) {
+	case 0:
+	case 1:
+	case 2:
+		err = slu_ns_mknod(fx.ns, &w->ctx, dir, any_name(w),
+				   (draw(w) % 3 ? S_IFREG : S_IFDIR) | 0755, 0, &a);
+		check_err(err);
+		if (!err)
+			slu_ns_forget(fx.ns, a.ino, 1);
+		break;
+	case 3:
+	case 4:
+		check_err(slu_ns_unlink(fx.ns, &w->ctx, dir, any_name(w)));
+		break;
+	case 5:
+		check_err(slu_ns_rmdir(fx.ns, &w->ctx, dir, any_name(w)));
+		break;
+	case 6:
+	case 7:
+	case 8:
+		check_err(slu_ns_rename(fx.ns, &w->ctx, dir, any_name(w), any_dir(w), any_name(w),
+					flags[draw(w) % 4]));
+		break;
+	case 9:
+		link_somewhere(w);
+		break;
+	case 10:
+		check_err(slu_ns_readdir(fx.ns, &w->ctx, dir, 0, true, count_entry, &last));
+		break;
+	default:
+		use_inode(w, dir);
+	}
+}
+
+static void work(void *arg)
+{
+	struct worker *w = arg;
+
+	for (unsigned int i = 0; i < w->nops; i++)
+		one_op(w);
+}
+
+static _Atomic bool stop;
+
+static void clean(void *arg)
+{
+	while (!atomic_load(&stop)) {
+		assert_true(slu_ns_reclaim(fx.ns) >= 0);
+		assert_true(slu_ns_sync_attrs(fx.ns) >= 0);
+		slu_store_commit_soon(fx.store);
+		slu_sleep_ns(SLU_NS_PER_MS);
+	}
+}
+
+static void run_all(unsigned int nops)
+{
+	struct worker workers[NTHREADS] = {0};
+	struct slu_thread cleaner = {0};
+	char name[8];
+
+	fx.max_idle = 4; /* inodes come and go all the time */
+	nsfx_remount(&fx);
+	for (int i = 0; i < 3; i++) {
+		snprintf(name, sizeof(name), "dir%d", i);
+		dirs[i] = mk(&fx, ROOT, name, S_IFDIR | 0755);
+	}
+	atomic_store(&stop, false);
+	ok(slu_thread_start(&cleaner, "cleaner", clean, NULL));
+	for (int i = 0; i < NTHREADS; i++) {
+		workers[i] = (struct worker){.seed = seed0 * 1000 + (uint64_t)i,
+					     .nops = nops,
+					     .ctx = fx.ctx};
+		ok(slu_thread_start(&workers[i].thread, "worker", work, &workers[i]));
+	}
+	for (int i = 0; i < NTHREADS; i++)
+		slu_thread_join(&workers[i].thread);
+	atomic_store(&stop, true);
+	slu_thread_join(&cleaner);
+	for (int i = 0; i < 3; i++)
+		forget_all(&fx, dirs[i]);
+	nsfx_reclaim(&fx);
+	check_tree(&fx);
+	nsfx_remount(&fx);
+	check_tree(&fx);
+}
+
+static void real_threads_in_the_same_directories(void **state)
+{
+	nsfx_init(&fx, 16384);
+	atomic_store(&seed0, 1);
+	run_all(1500);
+	nsfx_fini(&fx);
+}
+
+static void simulated(void *arg)
+{
+	nsfx_mount(&fx);
+	run_all(60);
+	nsfx_unmount(&fx);
+}
+
+static void simulated_threads_from_many_seeds(void **state)
+{
+	for (uint64_t seed = 1; seed <= 40; seed++) {
+		struct slu_sim *sim = slu_sim_new(seed);
+
+		nsfx_init(&fx, 16384);
+		nsfx_unmount(&fx);
+		/* with completions from a thread of the disk's, and without */
+		slu_simdisk_inline(fx.disk, seed % 2);
+		atomic_store(&seed0, seed);
+		if (slu_sim_run(sim, simulated, NULL, stderr))
+			fail_msg("seed %u", (unsigned int)seed);
+		slu_sim_free(sim);
+		slu_simdisk_free(fx.disk);
+	}
+}
+
+/* ------------------------------------------------------------------ one race each */
+
+struct racer {
+	struct slu_thread thread;
+	int (*fn)(void);
+	int err;
+};
+
+static void race(void *arg)
+{
+	struct racer *r = arg;
+
+	r->err = r->fn();
+}
+
+static int create_x(void)
+{
+	struct slu_ctx ctx = fx.ctx;
+	struct slu_attr a;
+	int err = slu_ns_mknod(fx.ns, &ctx, dirs[0], "x", S_IFREG | 0644, 0, &a);
+
+	if (!err)
+		slu_ns_forget(fx.ns, a.ino, 1);
+	return err;
+}
+
+static int remove_dir(void)
+{
+	struct slu_ctx ctx = fx.ctx;
+
+	return slu_ns_rmdir(fx.ns, &ctx, ROOT, "dir0");
+}
+
+static int move_0_into_1(void)
+{
+	struct slu_ctx ctx = fx.ctx;
+
+	return slu_ns_rename(fx.ns, &ctx, ROOT, "dir0", dirs[1], "in", 0);
+}
+
+static int move_1_into_0(void)
+{
+	struct slu_ctx ctx = fx.ctx;
+
+	return slu_ns_rename(fx.ns, &ctx, ROOT, "dir1", dirs[0], "in", 0);
+}
+
+static int (*race_fns[2])(void);
+static int race_errs[2];
+
+static void race_in_sim(void *arg)
+{
+	struct racer racers[2] = {{.fn = race_fns[0]}, {.fn = race_fns[1]}};
+	char name[8];
+
+	nsfx_mount(&fx);
+	for (int i = 0; i < 2; i++) {
+		snprintf(name, sizeof(name), "dir%d", i);
+		dirs[i] = mk(&fx, ROOT, name, S_IFDIR | 0755);
+	}
+	for (int i = 0; i < 2; i++)
+		ok(slu_thread_start(&racers[i].thread, "racer", race, &racers[i]));
+	for (int i = 0; i < 2; i++) {
+		slu_thread_join(&racers[i].thread);
+		race_errs[i] = racers[i].err;
+	}
+	for (int i = 0; i < 2; i++)
+		forget_all(&fx, dirs[i]);
+	nsfx_reclaim(&fx);
+	check_tree(&fx);
+	nsfx_unmount(&fx);
+}
+
+/* Exactly one of two that exclude each other succeeds, whatever the order. */
+static void exactly_one_wins(int (*a)(void), int (*b)(void), int err_a, int err_b)
+{
+	unsigned int wins_a = 0;
+
+	race_fns[0] = a;
+	race_fns[1] = b;
+	for (uint64_t seed = 1; seed <= 60; seed++) {
+		struct slu_sim *sim = slu_sim_new(seed);
+
+		nsfx_init(&fx, 4096);
+		nsfx_unmount(&fx);
+		ok(slu_sim_run(sim, race_in_sim, NULL, stderr));
+		slu_sim_free(sim);
+		slu_simdisk_free(fx.disk);
+		if (race_errs[0] == 0) {
+			wins_a++;
+			assert_int_equal(race_errs[1], err_b);
+		} else {
+			assert_int_equal(race_errs[0], err_a);
+			ok(race_errs[1]);
+		}
+	}
+	/* or the seeds do not try what they are for */
+	assert_in_range(wins_a, 1, 59);
+}
+
+static void a_directory_is_removed_or_gets_an_entry(void **state)
+{
+	exactly_one_wins(create_x, remove_dir, -ENOENT, -ENOTEMPTY);
+}
+
+static void two_directories_do_not_swallow_each_other(void **state)
+{
+	exactly_one_wins(move_0_into_1, move_1_into_0, -EINVAL, -EINVAL);
+}
+
+static void one_name_is_made_once(void **state)
+{
+	exactly_one_wins(create_x, create_x, -EEXIST, -EEXIST);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(real_threads_in_the_same_directories),
+		cmocka_unit_test(simulated_threads_from_many_seeds),
+		cmocka_unit_test(a_directory_is_removed_or_gets_an_entry),
+		cmocka_unit_test(two_directories_do_not_swallow_each_other),
+		cmocka_unit_test(one_name_is_made_once),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
