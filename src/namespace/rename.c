@@ -123,13 +123,21 @@ static bool is_dir(const struct ns_slot *slot)
 	return slot && S_ISDIR(slot->inode->type);
 }
 
+static int check_found(const struct ns_op *op)
+{
+	unsigned int flags = ((const struct rename *)op->arg)->flags;
+
+	if (!op->child[0] || (!op->child[1] && (flags & RENAME_EXCHANGE)))
+		return -ENOENT;
+	return op->child[1] && (flags & RENAME_NOREPLACE) ? -EEXIST : 0;
+}
+
 static int find_rename(struct ns_op *op, struct slu_need *need)
 {
-	int err;
+	int err = check_found(op);
 
-	if (!op->child[0])
-		return -ENOENT;
-	err = write_out_first(op, need);
+	if (!err)
+		err = write_out_first(op, need);
 	if (err)
 		return err;
 	if (op->dir[0] == op->dir[1] ||
@@ -138,7 +146,7 @@ static int find_rename(struct ns_op *op, struct slu_need *need)
 	slu_mutex_lock(&op->ns->rename);
 	op->rename_locked = true;
 	err = check_not_below(op, 0, need);
-	if (!err && exchange(op) && op->child[1])
+	if (!err && exchange(op))
 		err = check_not_below(op, 1, need);
 	return err;
 }
@@ -159,15 +167,10 @@ static int check_entry(const struct ns_op *op, unsigned int i)
 
 static int check_rename(struct ns_op *op)
 {
-	unsigned int flags = ((const struct rename *)op->arg)->flags;
-	int err;
+	int err = check_found(op);
 
-	if (!op->child[0])
-		return -ENOENT;
-	if (!op->child[1] && (flags & RENAME_EXCHANGE))
-		return -ENOENT;
-	if (op->child[1] && (flags & RENAME_NOREPLACE))
-		return -EEXIST;
+	if (err)
+		return err;
 	/* Two names of one inode: nothing to do, and both stay; POSIX. */
 	if (op->child[0] == op->child[1])
 		return 0;
