@@ -386,6 +386,12 @@ void slu_pages_end_writeback(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
 /* What disk_size may be once this run is on disk: never beyond a byte that is not. */
 uint64_t slu_aspace_synced_size(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
 				struct slu_page **pages, uint64_t size);
+/*
+ * What disk_size may be now. More than as->disk_size where the bytes beyond it were taken away
+ * again before they were written (a punch): then no complete() will move it, and whoever writes the
+ * inode's record next writes this. The caller holds backend->lock.
+ */
+uint64_t slu_aspace_synced(struct slu_aspace *as);
 /* Whether a page of [first, end) is under writeback. */
 bool slu_pages_writeback(struct slu_aspace *as, uint64_t first, uint64_t end);
 /*

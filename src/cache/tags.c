@@ -306,33 +306,46 @@ static uint64_t run_synced_end(uint64_t pgidx, uint32_t n, struct slu_page *last
 	return end;
 }
 
-uint64_t slu_aspace_synced_size(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
-				struct slu_page **pages, uint64_t size)
+/*
+ * What the size on disk may be once the bytes [start, end) are there too. Not beyond the first byte
+ * that is missing, nor beyond everything that was ever written out: between the two there may be a
+ * hole that the application only knows together with what lies behind it. as->tags.
+ */
+static uint64_t synced_size(struct slu_aspace *as, uint64_t start, uint64_t end)
 {
-	uint64_t disk_size = disk_size_get(as), start = page_pos(pgidx), now, end, synced;
+	uint64_t size = slu_aspace_size(as), synced;
 	struct slu_range first;
-	bool more;
+	bool more = slu_ranges_at_or_after(&as->unsynced, 0, &first);
 
-	slu_mutex_lock(&as->tags);
-	now = slu_aspace_size(as);
-	end = run_synced_end(pgidx, n, pages[n - 1], size);
-	synced = slu_max(as->synced_end, slu_min(end, now));
-	more = slu_ranges_at_or_after(&as->unsynced, 0, &first);
+	synced = slu_max(as->synced_end, slu_min(end, size));
 	if (more && first.start >= start && first.start < end) {
 		if (first.end > end)
 			first.start = end;
 		else
 			more = slu_ranges_at_or_after(&as->unsynced, end, &first);
 	}
-	/*
-	 * Not beyond the first byte that is missing, nor beyond everything that was ever written:
-	 * between the two there may be a hole that the application only knows together with what
-	 * lies behind it.
-	 */
-	if (more)
-		now = slu_min(now, slu_min(first.start, synced));
+	return more ? slu_min(size, slu_min(first.start, synced)) : size;
+}
+
+uint64_t slu_aspace_synced_size(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
+				struct slu_page **pages, uint64_t size)
+{
+	uint64_t disk_size = disk_size_get(as), synced;
+
+	slu_mutex_lock(&as->tags);
+	synced = synced_size(as, page_pos(pgidx), run_synced_end(pgidx, n, pages[n - 1], size));
 	slu_mutex_unlock(&as->tags);
-	return slu_max(now, disk_size);
+	return slu_max(synced, disk_size);
+}
+
+uint64_t slu_aspace_synced(struct slu_aspace *as)
+{
+	uint64_t synced;
+
+	slu_mutex_lock(&as->tags);
+	synced = synced_size(as, 0, 0);
+	slu_mutex_unlock(&as->tags);
+	return slu_max(synced, as->disk_size);
 }
 
 /* The pages are clean, unless they are dirty again. as->tags; returns how many are clean. */

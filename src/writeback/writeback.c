@@ -62,7 +62,7 @@ int slu_writeback_new(struct slu_cache *cache, struct slu_blockio *bio,
 	static const struct slu_cache_hooks hooks = {.kick = queue_kick, .detach = queue_detach};
 	unsigned int n = opts->nthreads ? opts->nthreads : 2;
 	struct slu_writeback *wb;
-	char name[16];
+	char name[24];
 	int err;
 
 	if (n > MAX_THREADS)

@@ -20,11 +20,20 @@
  * cmocka's assertions jump back into the thread that runs the test; these hold on any thread and in
  * any task, and end the process.
  */
+static inline void must_failed(void)
+{
+	struct slu_sim *sim = slu_sim_current();
+
+	if (sim)
+		fprintf(stderr, "SLU_SEED=%" PRIu64 "\n", slu_sim_seed(sim));
+	abort();
+}
+
 #define must(cond)                                                                         \
 	do {                                                                               \
 		if (!(cond)) {                                                             \
 			fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #cond); \
-			abort();                                                           \
+			must_failed();                                                     \
 		}                                                                          \
 	} while (0)
 #define must_eq(a, b)                                                                       \
@@ -33,7 +42,7 @@
 		if (must_a != must_b) {                                                     \
 			fprintf(stderr, "%s:%d: %s is %" PRId64 ", not %s = %" PRId64 "\n", \
 				__FILE__, __LINE__, #a, must_a, #b, must_b);                \
-			abort();                                                            \
+			must_failed();                                                      \
 		}                                                                           \
 	} while (0)
 
@@ -225,6 +234,24 @@ static inline int64_t rig_read(struct rig *r, uint64_t pos, void *buf, uint64_t 
 	return rig_read_ahead(r, pos, buf, len, 0);
 }
 
+/* A second file on the same cache and backend, with nobody to pin it. */
+struct rig_file {
+	struct slu_mem_inode *inode;
+	struct slu_aspace as;
+};
+
+static inline void rig_file_init(struct rig *r, struct rig_file *f, uint64_t ino)
+{
+	must_eq(slu_mem_inode_new(&r->mem, ino, &f->inode), 0);
+	slu_aspace_init(&f->as, r->cache, r->wb, slu_mem_inode_iomap(f->inode), NULL, ino, 0, 0);
+}
+
+static inline void rig_file_fini(struct rig_file *f)
+{
+	slu_aspace_fini(&f->as);
+	slu_mem_inode_free(f->inode);
+}
+
 /* With as->lock held for each try, as truncate and punch do. */
 static inline int rig_remove_pages(struct rig *r, uint64_t pos, uint64_t end)
 {
@@ -233,6 +260,11 @@ static inline int rig_remove_pages(struct rig *r, uint64_t pos, uint64_t end)
 
 	do {
 		slu_rwlock_wrlock(&r->as.lock);
+		if (end == UINT64_MAX && pos > slu_aspace_size(&r->as)) {
+			/* Another truncate came first; this one would let the file grow. */
+			slu_rwlock_wrunlock(&r->as.lock);
+			return 0;
+		}
 		err = slu_pages_remove(&r->as, r->bio, pos, end, &need);
 		if (!err && end == UINT64_MAX)
 			slu_aspace_set_size(&r->as, pos);
@@ -260,14 +292,15 @@ static inline int rig_remove_pages(struct rig *r, uint64_t pos, uint64_t end)
 
 static inline int rig_truncate(struct rig *r, uint64_t size)
 {
-	uint64_t old = slu_aspace_size(&r->as);
 	struct slu_need need;
 	int err;
 
-	if (size <= old)
-		return rig_remove_pages(r, size, UINT64_MAX);
 	do {
 		slu_rwlock_wrlock(&r->as.lock);
+		if (size <= slu_aspace_size(&r->as)) {
+			slu_rwlock_wrunlock(&r->as.lock);
+			return rig_remove_pages(r, size, UINT64_MAX);
+		}
 		err = slu_pages_zero_tail(&r->as, r->bio, slu_aspace_size(&r->as), &need);
 		if (!err)
 			slu_aspace_set_size(&r->as, size);
@@ -293,7 +326,13 @@ static inline uint64_t rig_disk_size(struct rig *r)
 
 static inline int rig_sync(struct rig *r)
 {
-	return slu_writeback_range(r->wb, &r->as, 0, UINT64_MAX);
+	int err = slu_writeback_range(r->wb, &r->as, 0, UINT64_MAX);
+
+	/* And the inode's own record, as fsync does. */
+	slu_mutex_lock(&r->as.backend->lock);
+	r->as.disk_size = slu_aspace_synced(&r->as);
+	slu_mutex_unlock(&r->as.backend->lock);
+	return err;
 }
 
 /* Throws the clean pages away, so that what is read next comes from the disk. */
