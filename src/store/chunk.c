@@ -12,6 +12,7 @@
 
 #define CHUNKS_LIMIT     8192 /* 8 MiB */
 #define FULL_CHUNK_WORDS (SLU_CHUNK_BLOCKS / 64)
+#define COUNT_BACKED     0x8000u /* in a count: the host has backed the chunk */
 
 /* ------------------------------------------------------------------ bits */
 
@@ -75,18 +76,22 @@ unsigned int chunk_find_run(const struct chunk *c, unsigned int from, unsigned i
 	return slu_min(end - start, want);
 }
 
-void chunk_mark_busy(struct chunk *c, unsigned int bit, unsigned int n)
+void chunk_mark_busy(struct slu_store *store, struct chunk *c, unsigned int bit, unsigned int n)
 {
 	slu_assert(bitmap_all_clear(c->busy, bit, n) && c->nfree >= n);
 	bitmap_set(c->busy, bit, n);
 	c->nfree -= n;
+	if (c->backed)
+		store->space.host.free -= n;
 }
 
-void chunk_clear_busy(struct chunk *c, unsigned int bit, unsigned int n)
+void chunk_clear_busy(struct slu_store *store, struct chunk *c, unsigned int bit, unsigned int n)
 {
 	slu_assert(bitmap_all_set(c->busy, bit, n));
 	bitmap_clear(c->busy, bit, n);
 	c->nfree += n;
+	if (c->backed)
+		store->space.host.free += n;
 }
 
 /* ------------------------------------------------------------------ counts */
@@ -107,7 +112,14 @@ uint32_t chunk_known_free(const struct chunk_cache *cc, uint64_t index)
 {
 	const uint16_t *slot = count_slot(cc, index);
 
-	return slot && *slot ? *slot - 1u : UINT32_MAX;
+	return slot && (*slot & ~COUNT_BACKED) ? (*slot & ~COUNT_BACKED) - 1u : UINT32_MAX;
+}
+
+bool chunk_backed(const struct chunk_cache *cc, uint64_t index)
+{
+	const uint16_t *slot = count_slot(cc, index);
+
+	return slot && *slot & COUNT_BACKED;
 }
 
 static void count_set(struct chunk_cache *cc, uint64_t index, unsigned int nfree)
@@ -117,7 +129,23 @@ static void count_set(struct chunk_cache *cc, uint64_t index, unsigned int nfree
 	if (!*table)
 		*table = slu_calloc(1u << COUNTS_SHIFT, sizeof(**table));
 	if (*table) /* else it stays unknown, and is loaded again to be asked */
-		*count_slot(cc, index) = (uint16_t)(nfree + 1);
+		*count_slot(cc, index) =
+			(uint16_t)((*count_slot(cc, index) & COUNT_BACKED) | (nfree + 1));
+}
+
+int chunk_set_backed(struct slu_store *store, struct chunk *c)
+{
+	uint16_t *slot = count_slot(&store->space.chunks, c->index);
+
+	if (!slot)
+		return -ENOMEM;
+	if (c->backed)
+		return 0;
+	*slot |= COUNT_BACKED;
+	c->backed = true;
+	store->space.host.free += c->nfree;
+	store->space.host.backed_chunks++;
+	return 0;
 }
 
 /* ------------------------------------------------------------------ the cache */
@@ -318,6 +346,7 @@ int chunk_load_locked(struct slu_store *store, uint64_t index, struct chunk **re
 	if (!c)
 		return -ENOMEM;
 	c->index = index;
+	c->backed = chunk_backed(cc, index);
 	if (err == -EIO || !chunk_parse(&store->space, c, value, len)) {
 		/* Out of use, rather than the end of everything. */
 		c->bad = true;

@@ -192,7 +192,7 @@ static size_t node_cache_least_clean(const struct node_cache *nc)
 	return nc->limit / 4;
 }
 
-int node_cache_fill(struct slu_store *store, size_t n)
+static int cache_fill(struct slu_store *store, size_t n, bool force)
 {
 	struct node_cache *nc = &store->cache;
 
@@ -203,12 +203,17 @@ int node_cache_fill(struct slu_store *store, size_t n)
 		    nc->clean.count > node_cache_least_clean(nc) && node_evict_one(store, false))
 			continue;
 		err = slab_add(nc);
-		if (err && node_evict_one(store, true))
+		if (err && force && node_evict_one(store, true))
 			continue;
 		if (err)
 			return err;
 	}
 	return 0;
+}
+
+int node_cache_fill(struct slu_store *store, size_t n)
+{
+	return cache_fill(store, n, false);
 }
 
 void node_cache_trim(struct slu_store *store)
@@ -271,7 +276,7 @@ static int node_read_wait(struct slu_need *need)
 		slu_mutex_unlock(&store->lock);
 		return 0;
 	}
-	err = node_cache_fill(store, 1);
+	err = cache_fill(store, 1, true); /* reading goes on without memory */
 	if (err) {
 		slu_mutex_unlock(&store->lock);
 		return err;

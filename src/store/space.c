@@ -26,9 +26,11 @@
  *pending is neither free nor owned for a while, so a reservation is admitted only if it fits with
  *it too; if it does not, it waits for a commit.
  *
- * The pool is kept back besides, for growth that must not fail: extents that are split when a write
- * goes into unwritten space, records that a reservation or a ticket may need at worst (these are
- *counted against capacity + pool, and do not show).
+ * The pool is kept back besides, for growth that must not fail: records that a reservation or a
+ *ticket may need at worst, and extents that are split when a write goes into unwritten space. These
+ *are counted against capacity + pool, and do not show. However extents are split, there is at most
+ *one for each block of data; the pool holds a record for each block of the volume, so it does not
+ *run out.
  */
 #include "store_private.h"
 
@@ -38,7 +40,9 @@ _Static_assert(RECORD_BYTES_PER_NODE <= LEAF_MIN_FILL * (INNER_MIN_COUNT - 1) / 
 	       "what nodes are charged at must be what they are guaranteed to hold");
 
 /* What an extent's record takes. */
-#define RESERVED_RECORD_BYTES (SLU_RECORD_OVERHEAD + sizeof(struct slu_disk_extent))
+#define EXTENT_RECORD_BYTES (SLU_RECORD_OVERHEAD + sizeof(struct slu_disk_extent))
+/* Of the pool, for the claims of tickets. */
+#define POOL_SLACK 128u
 
 /* How many chunks with space in them are looked at for a run of the wanted length. */
 #define TAKE_CHUNKS 16
@@ -85,7 +89,7 @@ void space_set_size(struct slu_store *store, uint64_t nblocks)
 
 	sp->nblocks = nblocks;
 	sp->nchunks = (nblocks + SLU_CHUNK_BLOCKS - 1) / SLU_CHUNK_BLOCKS;
-	sp->pool = slu_max(nblocks / 64, 64u);
+	sp->pool = space_record_blocks(nblocks * EXTENT_RECORD_BYTES) + POOL_SLACK;
 	space_nodes = space_record_blocks(sp->nchunks * (SLU_RECORD_OVERHEAD + SLU_CHUNK_BYTES));
 	kept_back = 2 * (max_nodes + space_nodes + 64) + space_nodes + 2 * SLU_TREE_MAX_DEPTH;
 	kept_back += sp->pool;
@@ -152,7 +156,7 @@ int space_admit(struct slu_store *store, uint64_t nblocks, uint64_t bytes, bool 
 	if (in_use + space_record_blocks(shown) > sp->capacity)
 		return -ENOSPC;
 	hidden = sp->ticket_bytes + sp->kept_bytes +
-		 (sp->reserved_records + hidden_records) * RESERVED_RECORD_BYTES;
+		 (sp->reserved_records + hidden_records) * EXTENT_RECORD_BYTES;
 	in_use += space_record_blocks(shown + hidden);
 	if (in_use > sp->capacity + sp->pool)
 		return -ENOSPC;
@@ -160,7 +164,7 @@ int space_admit(struct slu_store *store, uint64_t nblocks, uint64_t bytes, bool 
 		space_need_commit(store, need);
 		return -EAGAIN;
 	}
-	return 0;
+	return host_space_admit(store, nblocks, need);
 }
 
 static int space_reserve(struct slu_store *store, struct slu_reservation *r, uint64_t nblocks,
@@ -235,12 +239,15 @@ static void take_look(struct chunk *c, unsigned int from, unsigned int want, str
 	}
 }
 
-/*
- * Looks through the chunks from `goal` on. First round: not where the nodes go, so that neither
- * data nor nodes break each other's runs.
- */
+enum take_where {
+	TAKE_APART,  /* not where the nodes go, so that neither breaks the other's runs */
+	TAKE_BACKED, /* wherever the host has backed it */
+	TAKE_ANY,
+};
+
+/* Looks through the chunks from `goal` on. */
 static int take_search(struct slu_store *store, uint64_t goal, unsigned int want,
-		       bool with_node_chunk, struct take *best, struct slu_need *need)
+		       enum take_where where, struct take *best, struct slu_need *need)
 {
 	struct space *sp = &store->space;
 	uint64_t first = goal / SLU_CHUNK_BLOCKS;
@@ -254,7 +261,9 @@ static int take_search(struct slu_store *store, uint64_t goal, unsigned int want
 
 		if (chunk_known_free(&sp->chunks, index) == 0)
 			continue;
-		if (index == sp->node_chunk && !with_node_chunk)
+		if (index == sp->node_chunk && where == TAKE_APART)
+			continue;
+		if (where != TAKE_ANY && !host_space_usable(store, index))
 			continue;
 		err = chunk_load(store, index, &c, need);
 		if (err)
@@ -289,11 +298,11 @@ static int space_take(struct slu_store *store, struct slu_reservation *r, uint64
 		return -EROFS;
 	if (goal < 2 || goal >= sp->nblocks)
 		goal = sp->data_cursor < sp->nblocks ? sp->data_cursor : 2;
-	err = take_search(store, goal, want, false, &best, need);
-	if (!err && !best.n)
-		err = take_search(store, goal, want, true, &best, need);
-	if (err)
-		return err;
+	for (enum take_where where = TAKE_APART; where <= TAKE_ANY && !best.n; where++) {
+		err = take_search(store, goal, want, where, &best, need);
+		if (err)
+			return err;
+	}
 	if (!best.n) {
 		/* Promised blocks may be pending still; else damage has taken them. */
 		if (stat_get(&sp->pending_data) || store->commit.previous.count ||
@@ -304,7 +313,7 @@ static int space_take(struct slu_store *store, struct slu_reservation *r, uint64
 		slu_store_fail(store, -EIO, "no usable free space is left");
 		return -EIO;
 	}
-	chunk_mark_busy(best.chunk, best.bit, best.n);
+	chunk_mark_busy(store, best.chunk, best.bit, best.n);
 	best.chunk->npinned += best.n;
 	chunk_count(store, best.chunk);
 	r->blocks -= best.n;
@@ -351,7 +360,7 @@ void slu_space_untake(struct slu_store *store, struct slu_reservation *r, uint64
 		struct chunk *c = chunk_find(store, blkno / SLU_CHUNK_BLOCKS);
 
 		slu_assert(c && c->npinned >= n && bitmap_all_clear(c->used, bit, n));
-		chunk_clear_busy(c, bit, n);
+		chunk_clear_busy(store, c, bit, n);
 		c->npinned -= n;
 		chunk_count(store, c);
 		blkno += n;
@@ -407,7 +416,7 @@ static void space_grow_chunk(struct slu_store *store, uint64_t old, uint64_t nbl
 	if (!bit)
 		return;
 	if (c && !c->bad) {
-		chunk_clear_busy(c, bit,
+		chunk_clear_busy(store, c, bit,
 				 (unsigned int)slu_min(nblocks - old, SLU_CHUNK_BLOCKS - bit));
 		chunk_count(store, c);
 		return;

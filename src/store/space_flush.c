@@ -143,7 +143,8 @@ static int homes_find_one(struct slu_store *store, uint64_t n, struct slu_need *
 		struct chunk *c;
 		int err;
 
-		if (chunk_known_free(&sp->chunks, index) < least)
+		if (chunk_known_free(&sp->chunks, index) < least ||
+		    !host_space_usable(store, index))
 			continue;
 		looked++;
 		err = chunk_load_locked(store, index, &c, need);
@@ -239,7 +240,7 @@ uint64_t space_take_node(struct slu_store *store)
 	/* On from the last one, so that a commit is written in few long runs. */
 	if (!chunk_find_run(c, sp->node_bit, 1, &bit))
 		chunk_find_run(c, 0, 1, &bit);
-	chunk_mark_busy(c, bit, 1);
+	chunk_mark_busy(store, c, bit, 1);
 	bitmap_set(c->used, bit, 1);
 	sp->node_bit = (bit + 1) % SLU_CHUNK_BLOCKS;
 	return c->index * SLU_CHUNK_BLOCKS + bit;
@@ -275,7 +276,7 @@ void space_untake_node(struct slu_store *store, uint64_t blkno, bool bad)
 		c->npinned++;
 		store->space.bad_blocks++;
 	} else {
-		chunk_clear_busy(c, bit, 1);
+		chunk_clear_busy(store, c, bit, 1);
 	}
 	chunk_changed(store, c);
 }
@@ -289,7 +290,7 @@ static void release_in_chunk(struct slu_store *store, struct chunk *c, unsigned 
 	for (unsigned int i = bit; i < bit + n; i++) {
 		if (bitmap_get(c->used, i) || !bitmap_get(c->busy, i))
 			continue;
-		chunk_clear_busy(c, i, 1);
+		chunk_clear_busy(store, c, i, 1);
 		c->npinned--;
 	}
 	chunk_count(store, c);

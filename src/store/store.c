@@ -58,7 +58,8 @@ void store_free(struct slu_store *store)
 /* ------------------------------------------------------------------ open */
 
 /* Takes over what the superblock says. */
-static int open_super(struct slu_store *store, const struct super_choice *choice)
+static int open_super(struct slu_store *store, const struct slu_store_opts *opts,
+		      const struct super_choice *choice)
 {
 	const struct slu_disk_super *sb = &store->super;
 	struct space *sp = &store->space;
@@ -70,6 +71,7 @@ static int open_super(struct slu_store *store, const struct super_choice *choice
 		err = freed_list_reserve(&store->open.freed, ndeferred);
 	if (err)
 		return err;
+	host_space_init(store, opts->reserve_host && !store->readonly);
 	store->super.label[SLU_LABEL_MAX] = 0;
 	store->was_clean = choice->clean;
 	store->fell_back = choice->fell_back;
@@ -169,7 +171,7 @@ static int open_writable(struct slu_store *store, const struct super_choice *cho
 	return err;
 }
 
-static int store_open(struct slu_store *store, const char **why)
+static int store_open(struct slu_store *store, const struct slu_store_opts *opts, const char **why)
 {
 	struct super_choice choice = {0};
 	int err = super_read(store->bio, &store->super, &choice, why);
@@ -181,7 +183,7 @@ static int store_open(struct slu_store *store, const char **why)
 		return -ENOSPC;
 	}
 	*why = "out of memory";
-	err = open_super(store, &choice);
+	err = open_super(store, opts, &choice);
 	if (err)
 		return err;
 	*why = "the root of the tree is damaged or cannot be read";
@@ -206,7 +208,7 @@ int slu_store_open(struct slu_blockio *bio, const struct slu_store_opts *opts,
 	slu_assert_no_locks("opening a store");
 	err = store_alloc(bio, opts, &store);
 	if (!err)
-		err = store_open(store, &reason);
+		err = store_open(store, opts, &reason);
 	if (err) {
 		if (store)
 			store_free(store);

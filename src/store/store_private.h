@@ -342,7 +342,8 @@ struct chunk {
 	unsigned int nfree;   /* bits clear in busy */
 	unsigned int npinned; /* blocks taken or pending: it cannot be loaded again */
 	bool changed, home, idle;
-	bool bad; /* its record cannot be read: nothing is free here */
+	bool bad;    /* its record cannot be read: nothing is free here */
+	bool backed; /* by the host */
 };
 
 struct chunk_cache {
@@ -351,8 +352,8 @@ struct chunk_cache {
 	size_t count, limit;
 	struct chunk *idle_first, *idle_last;
 	struct chunk *changed_first, *changed_last;
-	/* how many blocks are free in each chunk, plus 1; 0: not known. Two levels, the second made
-	 * when first needed. */
+	/* how many blocks are free in each chunk, plus 1; 0: not known; COUNT_BACKED. Two levels,
+	 * the second made when first needed. */
 	uint16_t **counts;
 	uint64_t ncounts;
 };
@@ -372,6 +373,12 @@ struct space {
 	uint64_t data_cursor;              /* where the next take without a goal begins, blkno */
 	uint64_t node_chunk;               /* where nodes go: chunk number, */
 	unsigned int node_bit;             /* and the block in it to begin with */
+	struct {
+		bool on;
+		uint64_t free; /* blocks in chunks that the host has backed */
+		uint64_t backed_chunks;
+		uint64_t next; /* chunk to ask it for next */
+	} host;
 	struct chunk_cache chunks;
 	struct chunk *homes, *homes_last;
 };
@@ -409,8 +416,10 @@ void chunk_count(struct slu_store *store, struct chunk *c); /* nfree or the pins
 /* The first run of up to want free blocks at or after bit `from`; 0 if there is none. */
 unsigned int chunk_find_run(const struct chunk *c, unsigned int from, unsigned int want,
 			    unsigned int *ret_bit);
-void chunk_mark_busy(struct chunk *c, unsigned int bit, unsigned int n);
-void chunk_clear_busy(struct chunk *c, unsigned int bit, unsigned int n);
+void chunk_mark_busy(struct slu_store *store, struct chunk *c, unsigned int bit, unsigned int n);
+void chunk_clear_busy(struct slu_store *store, struct chunk *c, unsigned int bit, unsigned int n);
+bool chunk_backed(const struct chunk_cache *cc, uint64_t index);
+int chunk_set_backed(struct slu_store *store, struct chunk *c);
 static inline bool bitmap_get(const uint64_t *map, unsigned int bit)
 {
 	return map[bit / 64] >> (bit % 64) & 1;
@@ -442,8 +451,22 @@ void space_untake_node(struct slu_store *store, uint64_t blkno, bool bad);
 /* What a freed list holds may be used again. */
 void space_release(struct slu_store *store, struct freed_list *list);
 
+/* space_host.c: space_lock held. */
+
+void host_space_init(struct slu_store *store, bool on);
+/* 0, or -EAGAIN with need: the host must back more first (the wait fails with -ENOSPC if it
+ * cannot). */
+int host_space_admit(struct slu_store *store, uint64_t nblocks, struct slu_need *need);
+/* Blocks of the chunk may be taken as far as the host is concerned. */
+bool host_space_usable(const struct slu_store *store, uint64_t chunk);
+
 /* ------------------------------------------------------------------ commit.c, freeze.c, super.c */
 
+/*
+ * Whoever changes the tree leaves that many nodes free, so that a commit, which makes new ones only
+ * where space records split a node, does not depend on the allocator.
+ */
+#define COMMIT_NODES     32
 #define COMMIT_IOS       8
 #define COMMIT_IO_BLOCKS 256 /* 1 MiB in one request */
 
@@ -542,6 +565,7 @@ struct slu_store {
 	struct flusher flusher;
 	_Atomic uint64_t open_txid, durable_txid;
 	_Atomic uint64_t next_ino;
+	bool host_busy;        /* a thread is asking the host for blocks */
 	bool dirty_since_open; /* a superblock was written: close has to write clean ones */
 };
 

@@ -250,9 +250,9 @@ static int apply(struct slu_store *store, struct slu_ticket *t, const struct slu
 		return -EAGAIN;
 	}
 	/* Memory first: it may evict nodes, and from the plan on nothing may fail. */
-	err = node_cache_fill(store, nodes);
+	err = node_cache_fill(store, nodes + COMMIT_NODES);
 	if (!err)
-		err = freed_list_reserve(&txn->freed, nodes + b->nblocks);
+		err = freed_list_reserve(&txn->freed, nodes + b->nblocks + COMMIT_NODES);
 	if (!err)
 		err = tree_plan(store, ops, b->nops, &plan, need);
 	if (err)
