@@ -75,6 +75,19 @@ static int write_on(struct slu_ctx *ctx, struct slu_inode *inode, struct slu_sou
 	}
 }
 
+/* A descriptor opened before chattr +i; what the kernel has accepted already is not refused. */
+static int write_allowed(struct slu_inode *inode, unsigned int flags)
+{
+	struct slu_attr attr;
+
+	if (inode->type != S_IFREG)
+		return -EINVAL;
+	if (flags & SLU_WRITE_KERNEL_CACHE)
+		return 0;
+	slu_inode_attr(inode, &attr);
+	return attr.flags & SLU_INODE_IMMUTABLE ? -EPERM : 0;
+}
+
 static int write_inode(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode *inode,
 		       struct slu_source *src, uint64_t pos, uint64_t len, unsigned int flags,
 		       bool kill_priv, struct slu_write_result *ret)
@@ -109,10 +122,9 @@ int slu_fs_write(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t 
 	err = slu_inode_get(fs->ns, ino, &inode);
 	if (err)
 		return err;
-	if (!S_ISREG(inode->type)) {
-		err = -EINVAL;
+	err = write_allowed(inode, flags);
+	if (err)
 		goto put;
-	}
 	err = write_inode(fs, ctx, inode, src, pos, len, flags, kill_priv, ret);
 	if (err == -ENOSPC && !ret->done) {
 		err = slu_fs_make_room(fs, ctx);
