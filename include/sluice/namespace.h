@@ -71,7 +71,11 @@ struct slu_inode {
 	uint64_t record_size;	     /* size on disk in the record that the volume is just putting */
 	bool attr_dirty;	     /* times changed in memory only; written by fsync, complete, or with the next commit */
 	bool truncating;	     /* has the orphan record of a truncate */
-	bool freeing;		     /* extents beyond the size are being freed: no new data until done */
+	/*
+	 * Extents beyond the size are being freed: no new data until done. Still set when slu_inode_free_extents has
+	 * failed: then it is to be called again, with success, before anything grows the file.
+	 */
+	bool freeing;
 	bool tmpfile;		     /* has never had a name: may still be linked */
 	/* the inode table's, under its lock; orphan changes with vol.iomap.lock held too */
 	bool orphan;		     /* no name left: has an orphan record and stays in memory until freed */
@@ -142,7 +146,11 @@ void slu_inode_attr(struct slu_inode *inode, struct slu_attr *ret);
 #define SLU_TOUCH_MTIME 2u /* and ctime */
 #define SLU_TOUCH_CTIME 4u
 void slu_inode_touch(struct slu_inode *inode, unsigned int what);
-/* Writes the record if only memory has it; *ret_txid the transaction to commit for this inode to be durable. */
+/*
+ * Writes the record if only memory has it; *ret_txid the transaction to commit for this inode to be durable. For fdatasync
+ * too: a size that no write is left to record (all beyond the size on disk has been punched out again) is only
+ * recorded here.
+ */
 int slu_inode_sync_attr(struct slu_inode *inode, uint64_t *ret_txid);
 /* All inodes with attr_dirty, bounded; 1 = more. Called every commit interval and by sync. */
 int slu_ns_sync_attrs(struct slu_ns *ns);

@@ -157,9 +157,16 @@ int slu_ns_root_records(struct slu_batch *b, uid_t uid, gid_t gid, mode_t mode)
 	return b->error;
 }
 
-uint64_t inode_record_size(const struct slu_inode *inode, const struct slu_attr *attr)
+uint64_t inode_record_size(struct slu_inode *inode, const struct slu_attr *attr)
 {
-	return S_ISREG(attr->mode) ? inode->data.disk_size : attr->size;
+	return S_ISREG(attr->mode) ? slu_aspace_synced(&inode->data) : attr->size;
+}
+
+void inode_recorded(struct slu_inode *inode, uint64_t record_size)
+{
+	if (S_ISREG(inode->type))
+		inode->data.disk_size = record_size;
+	itable_attr_clean(inode);
 }
 
 /* ------------------------------------------------------------------ what the volume asks */
@@ -282,26 +289,44 @@ void slu_inode_touch(struct slu_inode *inode, unsigned int what)
 	slu_mutex_unlock(&inode->vol.iomap.lock);
 }
 
-/* The record, if memory has newer times than it. */
+/* Whether memory knows better than the record: times, or a size below which nothing is left to
+ * write. */
+static bool record_is_old(struct slu_inode *inode)
+{
+	return inode->attr_dirty ||
+	       (S_ISREG(inode->type) && slu_aspace_synced(&inode->data) > inode->data.disk_size);
+}
+
+static int put_alone_locked(struct slu_inode *inode, struct slu_ticket *t, struct slu_batch *b,
+			    struct slu_need *need)
+{
+	uint64_t size, txid;
+	int err;
+
+	if (!record_is_old(inode))
+		return 0;
+	size = inode_record_size(inode, &inode->attr);
+	inode_put_record(b, &inode->attr, size);
+	err = slu_store_apply(inode->ns->store, t, b, &txid, need);
+	if (err)
+		return err;
+	inode->last_txid = txid;
+	inode_recorded(inode, size);
+	ns_count(inode->ns, attr_writes);
+	return 0;
+}
+
 static int put_alone(struct slu_inode *inode, struct slu_ticket *t, struct slu_need *need)
 {
 	struct slu_batch batch;
-	uint64_t txid;
 	int err;
 
 	slu_batch_init(&batch);
+	slu_rwlock_rdlock(&inode->data.lock);
 	slu_mutex_lock(&inode->vol.iomap.lock);
-	err = 0;
-	if (inode->attr_dirty) {
-		inode_put_record(&batch, &inode->attr, inode_record_size(inode, &inode->attr));
-		err = slu_store_apply(inode->ns->store, t, &batch, &txid, need);
-		if (!err) {
-			inode->last_txid = txid;
-			itable_attr_clean(inode);
-			ns_count(inode->ns, attr_writes);
-		}
-	}
+	err = put_alone_locked(inode, t, &batch, need);
 	slu_mutex_unlock(&inode->vol.iomap.lock);
+	slu_rwlock_rdunlock(&inode->data.lock);
 	slu_batch_fini(&batch);
 	return err;
 }
@@ -325,13 +350,13 @@ int slu_inode_sync_attr(struct slu_inode *inode, uint64_t *ret_txid)
 {
 	struct slu_ns *ns = inode->ns;
 	struct slu_ticket ticket = {0};
-	bool dirty;
+	bool old;
 	int err = 0;
 
 	slu_mutex_lock(&inode->vol.iomap.lock);
-	dirty = inode->attr_dirty;
+	old = record_is_old(inode);
 	slu_mutex_unlock(&inode->vol.iomap.lock);
-	if (dirty) {
+	if (old) {
 		err = slu_ticket_get(ns->store, &ticket, 1, 0, SLU_TICKET_KEPT_BACK, NULL);
 		if (!err)
 			err = put_alone_waiting(inode, &ticket);

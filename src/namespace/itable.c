@@ -153,6 +153,8 @@ static bool unref(struct slu_inode *inode)
 {
 	slu_assert(inode->refs > 0);
 	inode->refs--;
+	if (inode->state == SLU_INODE_RECLAIM)
+		slu_cond_broadcast(&table_of(inode)->changed);
 	return settle(table_of(inode), inode);
 }
 
@@ -553,6 +555,16 @@ struct slu_inode *itable_next_reclaim(struct slu_ns *ns)
 	}
 	slu_mutex_unlock(&t->lock);
 	return inode;
+}
+
+void itable_reclaim_alone(struct slu_inode *inode)
+{
+	struct ns_table *t = table_of(inode);
+
+	slu_mutex_lock(&t->lock);
+	while (inode->refs > 1)
+		slu_cond_wait(&t->changed, &t->lock);
+	slu_mutex_unlock(&t->lock);
 }
 
 void itable_reclaim_gone(struct slu_inode *inode)

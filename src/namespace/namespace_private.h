@@ -108,6 +108,9 @@ struct slu_inode *itable_next_dirty(struct slu_ns *ns);
  * records are deleted), or later (alive again, and back in the queue if requeue).
  */
 struct slu_inode *itable_next_reclaim(struct slu_ns *ns);
+/* Until nobody else has it: a pass of writeback may, that found it before its pages were dropped.
+ */
+void itable_reclaim_alone(struct slu_inode *inode);
 void itable_reclaim_gone(struct slu_inode *inode);
 void itable_reclaim_later(struct slu_inode *inode, bool requeue);
 bool itable_reclaim_queued(struct slu_ns *ns);
@@ -128,8 +131,13 @@ const char *inode_parse(const void *value, size_t len, uint64_t ino, struct slu_
 void inode_put_record(struct slu_batch *b, const struct slu_attr *attr, uint64_t size);
 /* Reads the record; `need` as in store.h. -ENOENT, -EIO (and an event), -EAGAIN, … */
 int inode_read_record(struct slu_ns *ns, uint64_t ino, struct slu_attr *ret, struct slu_need *need);
-/* The size that goes to disk with this inode's record. Meta lock held. */
-uint64_t inode_record_size(const struct slu_inode *inode, const struct slu_attr *attr);
+/*
+ * The size that goes to disk with a record of the namespace's, and what is to be done once it is
+ * there. Meta lock held, and the rwlock (shared will do) since before the size was asked for: in
+ * the middle of a truncate there is no right answer.
+ */
+uint64_t inode_record_size(struct slu_inode *inode, const struct slu_attr *attr);
+void inode_recorded(struct slu_inode *inode, uint64_t record_size);
 void inode_init(struct slu_ns *ns, struct slu_inode *inode, const struct slu_attr *attr);
 void inode_fini(struct slu_inode *inode);
 /* Something on disk is not what it has to be. Returns -EIO. */
@@ -168,6 +176,7 @@ void dir_put_entry(struct slu_batch *b, uint64_t dir, const struct ns_name *name
 struct ns_slot {
 	struct slu_inode *inode;
 	struct slu_attr attr; /* valid under the locks; written and taken over if changed */
+	uint64_t record_size; /* in the record that the batch has */
 	bool changed;
 };
 

@@ -154,6 +154,7 @@ static void take_over(struct ns_op *op)
 			continue;
 		inode->attr = slot->attr;
 		inode->last_txid = op->txid;
+		inode_recorded(inode, slot->record_size);
 		itable_attr_clean(inode);
 	}
 }
@@ -170,11 +171,12 @@ static int locked_round(struct ns_op *op, struct slu_need *need)
 	if (err)
 		return err;
 	for (unsigned int i = 0; i < op->nslots; i++) {
-		const struct ns_slot *slot = &op->slots[i];
+		struct ns_slot *slot = &op->slots[i];
 
-		if (slot->changed)
-			inode_put_record(&op->batch, &slot->attr,
-					 inode_record_size(slot->inode, &slot->attr));
+		if (!slot->changed)
+			continue;
+		slot->record_size = inode_record_size(slot->inode, &slot->attr);
+		inode_put_record(&op->batch, &slot->attr, slot->record_size);
 	}
 	/* -ENOENT here would mean that a record we have just seen is gone: it is not the caller's.
 	 */
@@ -223,7 +225,7 @@ static int get_ticket(struct ns_op *op, struct slu_need *need)
 	return -EAGAIN;
 }
 
-static int op_round(struct ns_op *op, struct slu_need *need)
+static int op_round(struct ns_op *op, struct slu_need *need) SLU_NO_TSA
 {
 	int err = find_inodes(op);
 
@@ -245,7 +247,7 @@ static int op_round(struct ns_op *op, struct slu_need *need)
 	return err;
 }
 
-int op_run(struct ns_op *op) SLU_NO_TSA
+int op_run(struct ns_op *op)
 {
 	struct slu_need need;
 	int err;

@@ -205,8 +205,10 @@ static int free_inode(struct slu_inode *inode)
 	itable_attr_clean(inode);
 	slu_mutex_unlock(&inode->vol.iomap.lock);
 	err = drop_pages(inode);
-	if (!err && has_extents(inode))
-		err = drop_extents(inode);
+	if (err)
+		return err;
+	itable_reclaim_alone(inode);
+	err = has_extents(inode) ? drop_extents(inode) : 0;
 	if (err)
 		return err;
 	g = slu_alloc(sizeof(*g));

@@ -132,7 +132,8 @@ static int check_found(const struct ns_op *op)
 	return op->child[1] && (flags & RENAME_NOREPLACE) ? -EEXIST : 0;
 }
 
-static int find_rename(struct ns_op *op, struct slu_need *need)
+/* Leaves ns->rename held where it is needed: op_run gives it up. */
+static int find_rename(struct ns_op *op, struct slu_need *need) SLU_NO_TSA
 {
 	int err = check_found(op);
 

@@ -89,7 +89,7 @@ static void owners_that_change_revoke_privileges(void **state)
 	};
 	static const unsigned int ways[] = {SLU_SET_UID, SLU_SET_GID, SLU_SET_UID | SLU_SET_GID,
 					    SLU_SET_KILL_PRIV};
-	char name[16], value[20];
+	char name[24], value[20];
 
 	for (size_t i = 0; i < slu_array_size(table); i++) {
 		for (size_t w = 0; w < slu_array_size(ways); w++) {
@@ -161,7 +161,7 @@ static void many_touched_inodes_are_written_in_steps(void **state)
 	struct slu_attr a[N], b;
 	struct slu_inode *inode;
 	unsigned int steps = 1;
-	char name[8];
+	char name[24];
 	int more;
 
 	for (int i = 0; i < N; i++) {

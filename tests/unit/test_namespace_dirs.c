@@ -108,7 +108,7 @@ static void listing_in_steps_of_any_size_shows_everything_once(void **state)
 {
 	uint64_t dir = mk(&fx, ROOT, "dir", S_IFDIR | 0755);
 	struct listing l = {.plus = false};
-	char name[8];
+	char name[24];
 
 	for (int i = 0; i < 150; i++) {
 		snprintf(name, sizeof(name), "%d", i);
@@ -180,7 +180,7 @@ static void names_with_equal_hashes(void **state)
 {
 	struct listing l = {.plus = true};
 	uint64_t inos[40], cookies[40];
-	char name[16];
+	char name[24];
 
 	nsfx_unmount(&fx);
 	fx.hash_mask = 1; /* two hashes (0 becomes 1): one, really */

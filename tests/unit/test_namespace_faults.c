@@ -373,7 +373,7 @@ static void cold_nodes_are_waited_for_without_locks(void **state)
 
 static void a_full_volume_can_be_tidied_up(void **state)
 {
-	char name[16];
+	char name[24];
 	struct slu_attr a;
 	int err, i, tries;
 
@@ -449,17 +449,19 @@ static void what_was_deleted_makes_room_by_itself(void **state)
 	} while (err > 0);
 	assert_int_equal(err, -ENOSPC);
 	slu_inode_put(inode);
-	/* whatever prealloc leaves: long names take it */
-	for (;; n++) {
-		char name[256];
+	/* whatever prealloc leaves: long names take most of it, short ones the rest */
+	for (int width = 250; width > 0; width -= 248) {
+		for (;; n++) {
+			char name[256];
 
-		snprintf(name, sizeof(name), "%0250d", n);
-		err = try_mk(&fx, dir1, name, S_IFREG);
-		if (err)
-			break;
-		assert_true(n < 100000);
+			snprintf(name, sizeof(name), "%0*d", width, n);
+			err = try_mk(&fx, dir1, name, S_IFREG);
+			if (err)
+				break;
+			assert_true(n < 100000);
+		}
+		assert_int_equal(err, -ENOSPC);
 	}
-	assert_int_equal(err, -ENOSPC);
 	ok(unlink_(&fx, ROOT, "big"));
 	forget_all(&fx, big);
 	/* nobody has called slu_ns_reclaim; one who may not wait is told to come back */

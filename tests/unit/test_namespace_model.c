@@ -373,7 +373,7 @@ static void do_xattr(void)
 	struct m_node *node = any_node(false);
 	unsigned int which = (unsigned int)draw(NXATTRS);
 	struct m_xattr *x = &node->xattrs[which];
-	char name[16];
+	char name[24];
 
 	snprintf(name, sizeof(name), "user.%u", which);
 	if (draw(3) == 0) {
@@ -445,7 +445,7 @@ static void check_xattrs(const struct m_node *node, uint32_t nxattr)
 {
 	static uint8_t want[6000], have[6000];
 	unsigned int n = 0;
-	char name[16];
+	char name[24];
 
 	for (unsigned int i = 0; i < NXATTRS; i++) {
 		const struct m_xattr *x = &node->xattrs[i];

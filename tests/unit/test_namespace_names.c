@@ -285,7 +285,7 @@ static void links_have_a_limit(void **state)
 static void symlinks_of_every_length(void **state)
 {
 	static const size_t lengths[] = {1, 60, 1023, 1024, 1025, 2048, 4095};
-	char target[5000], back[5000], name[8];
+	char target[5000], back[5000], name[24];
 	struct slu_attr a;
 
 	for (size_t i = 0; i < slu_array_size(lengths); i++) {

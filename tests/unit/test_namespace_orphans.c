@@ -99,7 +99,7 @@ static void a_lookup_keeps_it_as_well(void **state)
 static void make_and_remove(unsigned int round)
 {
 	uint8_t *value = calloc(1, 65536);
-	char name[16], target[3000];
+	char name[24], target[3000];
 	uint64_t dir = mk(&fx, ROOT, "dir", S_IFDIR | 0755), inos[8];
 	struct slu_attr a;
 
@@ -196,7 +196,7 @@ static void a_crash_leaves_orphans_and_the_next_mount_frees_them(void **state)
 	uint64_t inos[N], free0;
 	struct slu_inode *inode;
 	struct slu_attr a;
-	char name[8];
+	char name[24];
 
 	nsfx_settle(&fx);
 	nsfx_commit(&fx);
@@ -520,7 +520,7 @@ static void a_rename_fails_if_writing_out_does(void **state)
 static void inodes_leave_memory_when_idle_and_clean(void **state)
 {
 	struct slu_inode *held;
-	char name[16];
+	char name[24];
 
 	nsfx_unmount(&fx);
 	fx.max_idle = 10;

@@ -108,7 +108,7 @@ static void hashes_make_cookies_that_fit(void **state)
 	struct slu_ns ns = {.hash_seed = 1, .hash_mask = UINT64_MAX};
 	struct slu_ns other = {.hash_seed = 2, .hash_mask = UINT64_MAX};
 	unsigned int same = 0;
-	char name[16];
+	char name[24];
 
 	for (int i = 0; i < 10000; i++) {
 		snprintf(name, sizeof(name), "%d", i);

@@ -190,7 +190,7 @@ static void run_all(unsigned int nops)
 {
 	struct worker workers[NTHREADS] = {0};
 	struct slu_thread cleaner = {0};
-	char name[8];
+	char name[24];
 
 	fx.max_idle = 4; /* inodes come and go all the time */
 	nsfx_remount(&fx);
@@ -303,7 +303,7 @@ static int race_errs[2];
 static void race_in_sim(void *arg)
 {
 	struct racer racers[2] = {{.fn = race_fns[0]}, {.fn = race_fns[1]}};
-	char name[8];
+	char name[24];
 
 	nsfx_mount(&fx);
 	for (int i = 0; i < 2; i++) {

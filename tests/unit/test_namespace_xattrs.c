@@ -80,7 +80,7 @@ static void several_great_values_keep_apart(void **state)
 {
 	uint64_t file = mk(&fx, ROOT, "file", S_IFREG | 0644);
 	uint8_t value[4][3000], back[3000];
-	char name[16];
+	char name[24];
 
 	for (unsigned int round = 0; round < 3; round++) {
 		for (unsigned int i = 0; i < 4; i++) {
@@ -184,14 +184,14 @@ static void names_that_are_taken_and_names_that_are_not(void **state)
 static void lists_hold_every_name_once(void **state)
 {
 	uint64_t file = mk(&fx, ROOT, "file", S_IFREG | 0644);
-	char list[4096], name[16];
+	char list[4096] = {0}, name[24];
 	uint8_t seen[100] = {0};
 	ssize_t len;
 
 	assert_int_equal(slu_ns_listxattr(fx.ns, &fx.ctx, file, list, sizeof(list)), 0);
 	for (int i = 0; i < 100; i++) {
 		snprintf(name, sizeof(name), "user.%d", i);
-		ok(setx(file, name, name, i, 0));
+		ok(setx(file, name, list, (size_t)i, 0));
 	}
 	len = slu_ns_listxattr(fx.ns, &fx.ctx, file, NULL, 0);
 	assert_int_equal(len, 10 * 7 + 90 * 8);
@@ -230,7 +230,7 @@ static void as_many_as_a_list_can_show(void **state)
 
 static void names_with_equal_hashes(void **state)
 {
-	char name[16], value[16];
+	char name[24], value[16];
 	uint64_t file;
 
 	nsfx_unmount(&fx);
@@ -370,7 +370,7 @@ static void an_access_acl_sets_the_mode(void **state)
 		 true,
 		 true},
 	};
-	char name[8];
+	char name[24];
 
 	for (size_t i = 0; i < slu_array_size(table); i++) {
 		snprintf(name, sizeof(name), "%zu", i);
@@ -511,7 +511,7 @@ static void default_acls_are_inherited(void **state)
 	};
 	static const mode_t types[] = {S_IFREG, S_IFDIR, S_IFIFO};
 	struct slu_attr a;
-	char name[8];
+	char name[24];
 
 	fx.ctx.umask = 077;
 	for (size_t i = 0; i < slu_array_size(table); i++) {
