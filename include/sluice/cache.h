@@ -77,7 +77,9 @@ struct slu_aspace {
 	bool recording;    /* somebody is between working out disk_size and complete()'s return */
 	uint32_t wb_holds; /* passes that have it in hand */
 	bool busy;         /* a writeback thread works on it */
+	bool wb_failed;    /* it is in the queue of those whose write failed */
 	struct slu_aspace *wb_next, *wb_prev;
+	uint64_t queued_ns;                /* since when it has been on the queue without a break */
 	uint64_t wb_round;                 /* the newest slu_writeback_all that has seen it */
 	uint64_t dirtied_ns;               /* when the first dirty page of now became dirty */
 	uint64_t retry_ns, retry_delay_ns; /* after a failed write: not before */

@@ -463,10 +463,21 @@ static int page_need_wait(struct slu_need *need)
 	return err;
 }
 
-int need_page(struct slu_need *need, struct slu_aspace *as, struct slu_blockio *bio, uint64_t pgidx)
+/* For who must not fail for want of memory. */
+static int page_need_wait_memory(struct slu_need *need)
+{
+	int err;
+
+	while ((err = page_need_wait(need)) == -ENOMEM)
+		slu_sleep_ns(10 * SLU_NS_PER_MS);
+	return err;
+}
+
+int need_page(struct slu_need *need, struct slu_aspace *as, struct slu_blockio *bio, uint64_t pgidx,
+	      bool no_enomem)
 {
 	*need = (struct slu_need){
-		.wait = page_need_wait,
+		.wait = no_enomem ? page_need_wait_memory : page_need_wait,
 		.what = "a page to be read",
 		.owner = as,
 		.arg = {(uint64_t)(uintptr_t)bio, pgidx},

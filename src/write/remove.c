@@ -66,7 +66,7 @@ static int edge_page(struct slu_aspace *as, struct slu_blockio *bio, uint64_t pg
 	}
 	if (page) {
 		slu_page_put(as->cache, page);
-		return need_page(need, as, bio, pgidx);
+		return need_page(need, as, bio, pgidx, true);
 	}
 	if (!on_disk)
 		return 0;
@@ -74,7 +74,7 @@ static int edge_page(struct slu_aspace *as, struct slu_blockio *bio, uint64_t pg
 				    need);
 	if (err)
 		return err;
-	return m.type == SLU_IOMAP_MAPPED ? need_page(need, as, bio, pgidx) : 0;
+	return m.type == SLU_IOMAP_MAPPED ? need_page(need, as, bio, pgidx, true) : 0;
 }
 
 /* A new frame for the page with bytes [from, to) zero. Its reference goes to pages[0]. */

@@ -50,6 +50,7 @@ static int page_base(struct write_op *op, uint64_t pgidx, enum slu_iomap_type ty
 	struct slu_aspace *as = op->as;
 	uint64_t pos = pgidx << SLU_BLOCK_SHIFT, size = slu_aspace_size(as);
 	struct slu_page *page = slu_page_find(as, pgidx);
+	bool kernel = op->flags & SLU_WRITE_KERNEL_CACHE;
 
 	*ret_base = NULL;
 	if (page && slu_page_state(page) & SLU_PAGE_UPTODATE) {
@@ -58,12 +59,12 @@ static int page_base(struct write_op *op, uint64_t pgidx, enum slu_iomap_type ty
 	}
 	if (page) {
 		slu_page_put(as->cache, page);
-		return need_page(&op->need, as, op->bio, pgidx);
+		return need_page(&op->need, as, op->bio, pgidx, kernel);
 	}
 	/* What the block holds beyond the size means nothing. */
 	if (type != SLU_IOMAP_MAPPED || (from == 0 && pos + to >= size))
 		return 0;
-	return need_page(&op->need, as, op->bio, pgidx);
+	return need_page(&op->need, as, op->bio, pgidx, kernel);
 }
 
 /* The same, for a look beforehand. */

@@ -83,12 +83,31 @@ static int op_segment(struct write_op *op, bool may_wait)
 	return err;
 }
 
+/* Memory comes back; the kernel's data would not. */
+static int memory_need_wait(struct slu_need *need)
+{
+	slu_sleep_ns(10 * SLU_NS_PER_MS);
+	return 0;
+}
+
+/* A request that must not fail for want of memory waits for it. */
+static int op_no_memory(struct write_op *op, int err)
+{
+	if (err != -ENOMEM || !(op->flags & SLU_WRITE_KERNEL_CACHE))
+		return err;
+	op->need = (struct slu_need){.wait = memory_need_wait,
+				     .what = "memory",
+				     .owner = op,
+				     .slow = true};
+	return -EAGAIN;
+}
+
 /* Waits for what the segment asked for; the ticket is not kept over a slow wait. */
 static int op_wait(struct write_op *op)
 {
 	if (op->need.slow && op->carry == SLU_FRAME_NONE)
 		slu_frames_release(&op->frames);
-	return slu_need_wait(&op->need);
+	return op_no_memory(op, slu_need_wait(&op->need));
 }
 
 /* After a short copy: 0 to go on. What is carried is still written, and then that is the end. */
@@ -117,16 +136,15 @@ static int op_run(struct write_op *op, struct slu_need *need)
 		/* Bytes that were taken from the source are not left to the caller. */
 		bool may_wait = !need || op->carry != SLU_FRAME_NONE;
 
-		err = op_segment(op, may_wait);
-		if (err == -EAGAIN) {
-			if (!may_wait) {
-				*need = op->need;
-				return err;
-			}
+		err = op_no_memory(op, op_segment(op, may_wait));
+		while (err == -EAGAIN && may_wait)
 			err = op_wait(op);
-		} else if (!err && op->short_copy && op->left) {
-			err = op_fault_in(op);
+		if (err == -EAGAIN) {
+			*need = op->need;
+			return err;
 		}
+		if (!err && op->short_copy && op->left)
+			err = op_fault_in(op);
 	}
 	return err ? err : op->source_error;
 }

@@ -50,9 +50,12 @@ int segment_write(struct write_op *op);
 /* What a segment needs of the ticket beside its pages: one for a carried page, one to spare. */
 #define SEGMENT_SPARE_FRAMES 2u
 
-/* Fills in need: reads the page in, or waits for the read that is under way. Returns -EAGAIN. */
-int need_page(struct slu_need *need, struct slu_aspace *as, struct slu_blockio *bio,
-	      uint64_t pgidx);
+/*
+ * Fills in need: reads the page in, or waits for the read that is under way; no_enomem: waits for
+ * memory too. Returns -EAGAIN.
+ */
+int need_page(struct slu_need *need, struct slu_aspace *as, struct slu_blockio *bio, uint64_t pgidx,
+	      bool no_enomem);
 
 /* slu_pages_zero_tail with a ticket that may have the room for it already. */
 int zero_tail(struct slu_aspace *as, struct slu_blockio *bio, uint64_t old, struct slu_frames *fr,

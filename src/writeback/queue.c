@@ -12,29 +12,40 @@
  */
 #include "writeback_private.h"
 
+static struct wb_queue *queue_of(struct slu_writeback *wb, struct slu_aspace *as)
+{
+	return as->wb_failed ? &wb->failed : &wb->queue;
+}
+
 static void queue_add(struct slu_writeback *wb, struct slu_aspace *as)
 {
+	struct wb_queue *q;
+
 	as->queued = true;
+	as->wb_failed = as->retry_delay_ns != 0;
+	q = queue_of(wb, as);
 	as->wb_next = NULL;
-	as->wb_prev = wb->last;
-	if (wb->last)
-		wb->last->wb_next = as;
+	as->wb_prev = q->last;
+	if (q->last)
+		q->last->wb_next = as;
 	else
-		wb->first = as;
-	wb->last = as;
+		q->first = as;
+	q->last = as;
 	as->dirtied_ns = slu_clock_ns();
 }
 
 static void queue_del(struct slu_writeback *wb, struct slu_aspace *as)
 {
+	struct wb_queue *q = queue_of(wb, as);
+
 	if (as->wb_next)
 		as->wb_next->wb_prev = as->wb_prev;
 	else
-		wb->last = as->wb_prev;
+		q->last = as->wb_prev;
 	if (as->wb_prev)
 		as->wb_prev->wb_next = as->wb_next;
 	else
-		wb->first = as->wb_next;
+		q->first = as->wb_next;
 	as->queued = false;
 }
 
@@ -57,10 +68,13 @@ void slu_writeback_dirtied(struct slu_writeback *wb, struct slu_aspace *as)
 		as->pinned = true;
 		unpin = false;
 	}
-	/* A thread that sleeps until an older inode is due need not hear of a younger one. */
-	wake = !wb->first || too_many_dirty(wb);
-	if (!as->queued)
+	if (!as->queued) {
 		queue_add(wb, as);
+		as->queued_ns = as->dirtied_ns;
+	}
+	/* A sleeper that looks again before this inode is due need not hear of it. */
+	wake = as->dirtied_ns + wb->age_ns < wb->wake_ns ||
+	       (!as->busy && !as->wb_failed && too_many_dirty(wb));
 	if (wake)
 		slu_cond_signal(&wb->work);
 	slu_mutex_unlock(&wb->lock);
@@ -129,26 +143,48 @@ void queue_detach(void *ctx, struct slu_aspace *as)
 
 /* ------------------------------------------------------------------ who is next */
 
-struct slu_aspace *queue_pick(struct slu_writeback *wb, uint64_t now, uint64_t *ret_wake_ns)
+/* Failed ones have times of their own, however many pages are wanted. */
+static struct slu_aspace *pick_failed(struct slu_writeback *wb, uint64_t now)
 {
-	bool pressure = too_many_dirty(wb);
-	uint64_t wake_ns = SLU_NO_DEADLINE;
-
-	for (struct slu_aspace *as = wb->first; as; as = as->wb_next) {
-		uint64_t due = as->dirtied_ns + wb->age_ns;
-
-		if (pressure || as->dirtied_ns <= wb->kick_ns)
-			due = now;
-		/* Its holder looks again when it is done. */
-		if (!as->busy && slu_max(due, as->retry_ns) <= now)
+	for (struct slu_aspace *as = wb->failed.first; as; as = as->wb_next) {
+		if (as->busy)
+			continue;
+		if (as->retry_ns <= now)
 			return as;
-		if (!as->busy)
-			wake_ns = slu_min(wake_ns, slu_max(due, as->retry_ns));
-		/* In the order of dirtied_ns: whoever comes after this one is due later. */
-		if (due > now)
-			break;
+		wb->wake_ns = slu_min(wb->wake_ns, as->retry_ns);
 	}
-	*ret_wake_ns = wake_ns;
+	return NULL;
+}
+
+struct slu_aspace *queue_pick(struct slu_writeback *wb, uint64_t now)
+{
+	struct slu_aspace *as;
+	uint64_t due;
+
+	wb->wake_ns = SLU_NO_DEADLINE;
+	as = pick_failed(wb, now);
+	if (as)
+		return as;
+	/* Not more than one for each thread: who has it looks again when it is done. */
+	for (as = wb->queue.first; as && as->busy; as = as->wb_next)
+		;
+	if (!as)
+		return NULL;
+	due = as->dirtied_ns + wb->age_ns;
+	if (due <= now || as->dirtied_ns <= wb->kick_ns || too_many_dirty(wb))
+		return as;
+	wb->wake_ns = slu_min(wb->wake_ns, due);
+	return NULL;
+}
+
+struct slu_aspace *queue_next(struct slu_writeback *wb, uint64_t now, uint64_t round)
+{
+	const struct wb_queue *queues[] = {&wb->queue, &wb->failed};
+
+	for (size_t i = 0; i < slu_array_size(queues); i++)
+		for (struct slu_aspace *as = queues[i]->first; as; as = as->wb_next)
+			if (as->wb_round < round && as->queued_ns <= now)
+				return as;
 	return NULL;
 }
 

@@ -16,11 +16,10 @@ static void thread_main(void *arg) SLU_NO_TSA
 
 	slu_mutex_lock(&wb->lock);
 	while (!wb->stop) {
-		uint64_t wake_ns;
-		struct slu_aspace *as = queue_pick(wb, slu_clock_ns(), &wake_ns);
+		struct slu_aspace *as = queue_pick(wb, slu_clock_ns());
 
 		if (!as) {
-			(void)slu_cond_timedwait(&wb->work, &wb->lock, wake_ns);
+			(void)slu_cond_timedwait(&wb->work, &wb->lock, wb->wake_ns);
 			continue;
 		}
 		queue_hold(as);
@@ -159,6 +158,7 @@ int slu_writeback_range(struct slu_writeback *wb, struct slu_aspace *as, uint64_
 
 int slu_writeback_all(struct slu_writeback *wb) SLU_NO_TSA
 {
+	struct slu_aspace *as;
 	uint64_t round, now;
 	int err, first_err = 0;
 
@@ -166,13 +166,7 @@ int slu_writeback_all(struct slu_writeback *wb) SLU_NO_TSA
 	slu_mutex_lock(&wb->lock);
 	round = ++wb->round;
 	now = slu_clock_ns();
-	for (;;) {
-		struct slu_aspace *as = wb->first;
-
-		while (as && (as->wb_round >= round || as->dirtied_ns > now))
-			as = as->wb_next;
-		if (!as)
-			break;
+	while ((as = queue_next(wb, now, round))) {
 		as->wb_round = round;
 		queue_hold(as);
 		slu_mutex_unlock(&wb->lock);
@@ -242,6 +236,7 @@ static void lose(struct slu_writeback *wb, struct slu_aspace *as)
 
 int slu_writeback_free(struct slu_writeback *wb) SLU_NO_TSA
 {
+	struct slu_aspace *as;
 	int err;
 
 	if (!wb)
@@ -249,9 +244,7 @@ int slu_writeback_free(struct slu_writeback *wb) SLU_NO_TSA
 	threads_stop(wb);
 	err = slu_writeback_all(wb);
 	slu_mutex_lock(&wb->lock);
-	while (wb->first) {
-		struct slu_aspace *as = wb->first;
-
+	while ((as = queue_next(wb, UINT64_MAX, UINT64_MAX))) {
 		queue_hold(as);
 		slu_mutex_unlock(&wb->lock);
 		lose(wb, as);

@@ -45,6 +45,10 @@ struct wb_slots {
 	struct wb_run *all;
 };
 
+struct wb_queue {
+	struct slu_aspace *first, *last;
+};
+
 struct wb_thread {
 	struct slu_thread thread;
 	struct slu_writeback *wb;
@@ -64,18 +68,22 @@ struct slu_writeback {
 
 	/* leaf, order SLU_LEAF_WRITEBACK: all below, and in each aspace what cache.h says */
 	struct slu_mutex lock;
-	struct slu_cond work;            /* for the threads */
-	struct slu_cond idle;            /* holds or recording of some inode ended */
-	struct slu_aspace *first, *last; /* the queue, oldest first */
-	uint64_t kick_ns;                /* what was dirty then is wanted on disk at once */
+	struct slu_cond work;   /* for the threads */
+	struct slu_cond idle;   /* holds or recording of some inode ended */
+	struct wb_queue queue;  /* in the order of dirtied_ns */
+	struct wb_queue failed; /* those that wait for their next try; few, as a rule */
+	uint64_t wake_ns;       /* when the thread that went to sleep last looks again */
+	uint64_t kick_ns;       /* what was dirty then is wanted on disk at once */
 	uint64_t round;
 	bool stop;
 };
 
 /* ------------------------------------------------------------------ queue.c; wb->lock held */
 
-/* The inode a thread should work on now, or NULL and when to look again. */
-struct slu_aspace *queue_pick(struct slu_writeback *wb, uint64_t now, uint64_t *ret_wake_ns);
+/* The inode a thread should work on now, or NULL with wb->wake_ns: when to look again. */
+struct slu_aspace *queue_pick(struct slu_writeback *wb, uint64_t now);
+/* The first inode in either queue that was there at `now` and has not been seen in this round. */
+struct slu_aspace *queue_next(struct slu_writeback *wb, uint64_t now, uint64_t round);
 void queue_hold(struct slu_aspace *as);
 /*
  * Ends a hold: off the queue if nothing is dirty any more, else back to its end. Gives the lock up;

@@ -221,6 +221,53 @@ static void short_at(struct rig *r, enum page_state state, uint64_t pos, size_t 
 	must_eq(rig_fini(r), 0);
 }
 
+static void truncate_in_fault(void *arg)
+{
+	must_eq(rig_truncate(arg, 100), 0);
+}
+
+/* Between two segments the file is cut: the rest goes where it was to go, behind a hole. */
+static void a_file_cut_while_the_source_is_waited_for(void **state)
+{
+	for (int st = 0; st < 3; st++) {
+		static unsigned char want[5 * PAGE];
+		struct step_source s = {.source.ops = &step_ops, .data = pattern, .len = 4 * PAGE};
+		/* On a page's edge, and in the middle of one that has to be read in for that. */
+		size_t k = st ? 2 * PAGE + 77 : 2 * PAGE, kept = st ? 3 * PAGE : k + PAGE;
+		struct slu_write_result res;
+		struct rig r;
+
+		rig_init(&r, &(struct rig_opts){0});
+		rig_pattern(back, 0, 4 * PAGE, 8);
+		rig_write(&r, 0, back, 4 * PAGE);
+		must_eq(rig_sync(&r), 0);
+		if (st == 2)
+			rig_drop_clean(&r);
+		s.ready[0] = k;
+		s.ready[1] = s.len;
+		s.in_fault = truncate_in_fault;
+		s.arg = &r;
+		memset(want, 0, sizeof(want));
+		memcpy(want, back, 100);
+		must_eq(slu_write(&r.as, &s.source, PAGE, 4 * PAGE, 0, &res, NULL), 0);
+		must_eq(res.done, 4 * PAGE);
+		/* Bytes that were published before the cut are gone; those carried over it are not.
+		 */
+		if (st == 2)
+			memcpy(want + kept, pattern + kept - PAGE, 5 * PAGE - kept);
+		else
+			memcpy(want + PAGE + k, pattern + k, 4 * PAGE - k);
+		rig_check(&r);
+		must_eq(rig_read(&r, 0, back, sizeof(back)), 5 * PAGE);
+		must(memcmp(back, want, 5 * PAGE) == 0);
+		must_eq(rig_sync(&r), 0);
+		rig_drop_clean(&r);
+		must_eq(rig_read(&r, 0, back, sizeof(back)), 5 * PAGE);
+		must(memcmp(back, want, 5 * PAGE) == 0);
+		must_eq(rig_fini(&r), 0);
+	}
+}
+
 static size_t next_k(size_t k)
 {
 	/* Every byte near the edges of the page and of what is written; every 97th between. */
@@ -368,8 +415,12 @@ static void a_failing_map_leaves_nothing_behind(void **state)
 
 /* ------------------------------------------------------------------ allocation failures */
 
+/* Partial pages at both ends have to be read in; the kernel's own request waits for memory instead.
+ */
 static void no_memory_at_any_point_of_a_write(void **state)
 {
+	uint64_t nfailed = 0;
+
 	for (int kernel = 0; kernel < 2; kernel++)
 		for (uint64_t nth = 1; nth < 40; nth++) {
 			struct slu_write_result res;
@@ -377,17 +428,22 @@ static void no_memory_at_any_point_of_a_write(void **state)
 			int err;
 
 			rig_init(&r, &(struct rig_opts){.cache_bytes = 1u << 20});
-			/* The page tables of the backend, which are not what is tested. */
-			must_eq(slu_mem_inode_set(r.inode, 0, 64, SLU_IOMAP_UNWRITTEN), 0);
+			rig_write(&r, 0, pattern + 1, 25 * PAGE);
+			must_eq(rig_sync(&r), 0);
+			rig_drop_clean(&r);
 			slu_alloc_fail_nth(nth);
 			err = rig_write_flags(&r, 77, pattern, 20 * PAGE,
 					      kernel ? SLU_WRITE_KERNEL_CACHE : 0, &res);
 			slu_alloc_fail_nth(0);
 			must(err == 0 || (!kernel && err == -ENOMEM));
 			must(err || res.done == 20 * PAGE || (!kernel && res.done));
+			nfailed += err != 0;
 			rig_check(&r);
+			must_eq(rig_read(&r, 77, back, 20 * PAGE), 20 * PAGE);
+			must(memcmp(back, pattern, res.done) == 0);
 			must_eq(rig_fini(&r), 0);
 		}
+	must(nfailed);
 }
 
 static void no_memory_at_any_point_of_a_read(void **state)
@@ -501,6 +557,7 @@ int main(void)
 		cmocka_unit_test(out_of_space_at_every_page),
 		cmocka_unit_test(out_of_space_in_a_hole_between_blocks),
 		cmocka_unit_test(the_kernels_own_pages_are_whole_or_nothing),
+		cmocka_unit_test(a_file_cut_while_the_source_is_waited_for),
 		cmocka_unit_test(short_copies_in_every_state),
 		cmocka_unit_test(short_copies_at_every_byte_of_a_page),
 		cmocka_unit_test(short_copies_of_partial_pages),
