@@ -123,6 +123,11 @@ static inline const uint8_t *inner_child_upper(const struct slu_disk_node *d, un
 
 void disk_init(struct slu_disk_node *d, const uint8_t volume_id[16], unsigned int level,
 	       const uint8_t *lower, const uint8_t *upper);
+/* All but the checksum, which the commit thread may be filling in just now. */
+static inline void disk_copy(struct slu_disk_node *to, const struct slu_disk_node *from)
+{
+	memcpy((uint8_t *)to + 8, (const uint8_t *)from + 8, sizeof(*to) - 8);
+}
 /* The first slot whose key is not less than *key; *ret_found: it is equal. */
 unsigned int leaf_search(const struct slu_disk_node *d, const struct slu_key *key, bool *ret_found);
 /* The slot of the child that *key belongs to. */

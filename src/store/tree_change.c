@@ -89,8 +89,7 @@ struct node *node_cow(struct slu_store *store, struct node *n, struct node *pare
 	if (n->state == NODE_FLUSHING) {
 		struct node *copy = node_take(store);
 
-		/* Not the checksum: the commit thread may be filling it in. */
-		memcpy((uint8_t *)copy->disk + 8, (uint8_t *)n->disk + 8, SLU_BLOCK_SIZE - 8);
+		disk_copy(copy->disk, n->disk);
 		n->dead = true;
 		n = copy;
 	} else {
@@ -262,7 +261,7 @@ static bool node_fill_up(struct slu_store *store, struct tree_path *path, unsign
 		struct slu_disk_node copy;
 		struct node emptied = {.disk = &copy};
 
-		memcpy(&copy, right->disk, sizeof(copy));
+		disk_copy(&copy, right->disk);
 		nodes_share(left, &emptied, CUT_NONE);
 		memcpy(left->disk->upper, right->disk->upper, SLU_KEY_SIZE);
 		inner_delete(parent->disk, slot + 1);

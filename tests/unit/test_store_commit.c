@@ -8,6 +8,9 @@
 
 static uint32_t version[NKEYS];
 static uint32_t counter;
+/* Above two, for tests in which the commit thread changes things as well. */
+static pthread_mutex_t model_lock = PTHREAD_MUTEX_INITIALIZER;
+static bool changing;
 
 static void put_range(struct vol *v, uint32_t first, uint32_t n)
 {
@@ -171,9 +174,12 @@ static void change_while_frozen(void *ctx)
 {
 	struct vol *v = ctx;
 
-	for (unsigned int i = 0; i < 10; i++)
+	pthread_mutex_lock(&model_lock);
+	for (unsigned int i = 0; i < 10 && changing; i++)
 		put_range(v, (counter * 37) % 900, 10);
-	put_range(v, 1000 + counter % 2000, 30);
+	if (changing)
+		put_range(v, 1000 + counter % 2000, 30);
+	pthread_mutex_unlock(&model_lock);
 }
 
 static void a_failed_commit_joins_what_has_come_since(void **state)
@@ -193,13 +199,19 @@ static void a_failed_commit_joins_what_has_come_since(void **state)
 								    SLU_FAULT_ERROR, errors[i]);
 			int err;
 
+			pthread_mutex_lock(&model_lock);
 			put_range(&v, (uint32_t)nth * 80, 60);
+			changing = true;
+			pthread_mutex_unlock(&model_lock);
 			slu_simdisk_fault(v.disk, &fault);
 			err = try_commit(&v);
 			assert_true(err == 0 || err == errors[i]);
 			slu_simdisk_fault(v.disk, NULL);
 		}
 		slu_stress_point_set("store-commit-frozen", NULL, NULL);
+		pthread_mutex_lock(&model_lock);
+		changing = false;
+		pthread_mutex_unlock(&model_lock);
 		assert_int_equal(v.readonly, 0);
 		end(&v);
 	}
