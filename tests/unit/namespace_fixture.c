@@ -291,6 +291,7 @@ void give_blocks(struct nsfx *fx, uint64_t ino, uint64_t pgidx, uint64_t n)
 struct seen {
 	uint64_t ino;
 	uint64_t parent; /* 0: not a directory */
+	uint64_t blocks;
 	uint32_t nlink;
 };
 
@@ -320,6 +321,7 @@ static int walk_entry(void *ctx, const char *name, size_t len, uint64_t cookie,
 		assert_int_equal(attr->parent, w->dir);
 	w->seen[w->n++] = (struct seen){.ino = attr->ino,
 					.parent = S_ISDIR(attr->mode) ? w->dir : 0,
+					.blocks = attr->blocks,
 					.nlink = attr->nlink};
 	return 0;
 }
@@ -346,7 +348,7 @@ static int by_ino(const void *a, const void *b)
 uint64_t check_tree(struct nsfx *fx)
 {
 	struct walk w = {.fx = fx};
-	uint64_t ninodes = 1;
+	uint64_t ninodes = 1, blocks = 0;
 
 	walk_dir(&w, ROOT);
 	for (size_t i = 0; i < w.n; i++)
@@ -363,8 +365,11 @@ uint64_t check_tree(struct nsfx *fx)
 		else
 			assert_int_equal(w.seen[i].nlink, j - i);
 		ninodes++;
+		blocks += w.seen[i].blocks;
 	}
 	free(w.seen);
+	if (nsfx_space(fx).reserved == 0)
+		assert_int_equal(nsfx_space(fx).data_blocks, blocks);
 	assert_int_equal(nsfx_nrecords(fx, SLU_INO_VOLUME, SLU_REC_ORPHAN), 0);
 	assert_int_equal(nsfx_space(fx).ninodes, ninodes);
 	return ninodes;

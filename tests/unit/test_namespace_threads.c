@@ -112,6 +112,40 @@ static void use_inode(struct worker *w, uint64_t dir)
 	slu_ns_forget(fx.ns, a.ino, 1);
 }
 
+/* A file as programs replace one: written beside it, renamed over it. Or one that is gone before it
+ * is on disk. */
+static void write_and_move(struct worker *w)
+{
+	static const uint8_t data[9000] = {1, 2, 3};
+	struct iovec iov = {.iov_base = (void *)data, .iov_len = 1 + draw(w) % sizeof(data)};
+	struct slu_source_buffer src;
+	struct slu_write_result res;
+	struct slu_inode *inode;
+	struct slu_attr a;
+	uint64_t dir = any_dir(w);
+	char name[24];
+	int err;
+
+	snprintf(name, sizeof(name), "tmp%llu", (unsigned long long)draw(w));
+	err = slu_ns_mknod(fx.ns, &w->ctx, dir, name, S_IFREG | 0644, 0, &a);
+	check_err(err);
+	if (err)
+		return;
+	ok(slu_inode_get(fx.ns, a.ino, &inode));
+	slu_source_buffer_init(&src, &iov, 1);
+	ok(slu_write(&inode->data, &src.source, 0, iov.iov_len, 0, &res, NULL));
+	slu_inode_touch(inode, SLU_TOUCH_MTIME);
+	if (draw(w) % 4 == 0)
+		ok(slu_writeback_range(fx.wb, &inode->data, 0, UINT64_MAX));
+	slu_inode_put(inode);
+	err = draw(w) % 3 ? slu_ns_rename(fx.ns, &w->ctx, dir, name, any_dir(w), any_name(w), 0)
+			  : slu_ns_unlink(fx.ns, &w->ctx, dir, name);
+	check_err(err);
+	if (err)
+		check_err(slu_ns_unlink(fx.ns, &w->ctx, dir, name));
+	slu_ns_forget(fx.ns, a.ino, 1);
+}
+
 static void link_somewhere(struct worker *w)
 {
 	struct slu_attr a, b;
@@ -132,7 +166,7 @@ static void one_op(struct worker *w)
 	struct slu_attr a;
 	int err;
 
-	switch (draw(w) % 12) {
+	switch (draw(w) % (fx.with_writeback ? 15 : 12)) {
 	case 0:
 	case 1:
 	case 2:
@@ -161,8 +195,11 @@ static void one_op(struct worker *w)
 	case 10:
 		check_err(slu_ns_readdir(fx.ns, &w->ctx, dir, 0, true, count_entry, &last));
 		break;
-	default:
+	case 11:
 		use_inode(w, dir);
+		break;
+	default:
+		write_and_move(w);
 	}
 }
 
@@ -218,12 +255,26 @@ static void run_all(unsigned int nops)
 	check_tree(&fx);
 }
 
-static void real_threads_in_the_same_directories(void **state)
+static void real_threads(bool with_writeback)
 {
 	nsfx_init(&fx, 16384);
+	fx.with_writeback = with_writeback;
 	atomic_store(&seed0, 1);
 	run_all(1500);
+	/* nothing is promised, dirty or owned that no file has */
+	nsfx_settle(&fx);
+	assert_int_equal(nsfx_space(&fx).reserved, 0);
 	nsfx_fini(&fx);
+}
+
+static void real_threads_in_the_same_directories(void **state)
+{
+	real_threads(false);
+}
+
+static void real_threads_that_write_as_well(void **state)
+{
+	real_threads(true);
 }
 
 static void simulated(void *arg)
@@ -233,12 +284,13 @@ static void simulated(void *arg)
 	nsfx_unmount(&fx);
 }
 
-static void simulated_threads_from_many_seeds(void **state)
+static void simulated_threads(bool with_writeback)
 {
 	for (uint64_t seed = 1; seed <= 40; seed++) {
 		struct slu_sim *sim = slu_sim_new(seed);
 
 		nsfx_init(&fx, 16384);
+		fx.with_writeback = with_writeback;
 		nsfx_unmount(&fx);
 		/* with completions from a thread of the disk's, and without */
 		slu_simdisk_inline(fx.disk, seed % 2);
@@ -248,6 +300,16 @@ static void simulated_threads_from_many_seeds(void **state)
 		slu_sim_free(sim);
 		slu_simdisk_free(fx.disk);
 	}
+}
+
+static void simulated_threads_from_many_seeds(void **state)
+{
+	simulated_threads(false);
+}
+
+static void simulated_threads_that_write_as_well(void **state)
+{
+	simulated_threads(true);
 }
 
 /* ------------------------------------------------------------------ one race each */
@@ -369,7 +431,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(real_threads_in_the_same_directories),
+		cmocka_unit_test(real_threads_that_write_as_well),
 		cmocka_unit_test(simulated_threads_from_many_seeds),
+		cmocka_unit_test(simulated_threads_that_write_as_well),
 		cmocka_unit_test(a_directory_is_removed_or_gets_an_entry),
 		cmocka_unit_test(two_directories_do_not_swallow_each_other),
 		cmocka_unit_test(one_name_is_made_once),
