@@ -192,7 +192,7 @@ void slu_page_put(struct slu_cache *c, struct slu_page *page)
 /* ------------------------------------------------------------------ readers */
 
 uint32_t slu_pages_lookup(struct slu_aspace *as, uint64_t pgidx, uint32_t n, uint32_t *frames,
-			  struct slu_page **pages)
+			  struct slu_page **pages) SLU_NO_TSA
 {
 	struct slu_cache *c = as->cache;
 	struct slu_mutex *stripe = NULL;
@@ -385,7 +385,8 @@ static bool page_swap_slow(struct slu_aspace *as, struct slu_frames *fr, struct 
 }
 
 static struct slu_page *publish_one(struct slu_aspace *as, struct slu_frames *fr,
-				    struct slu_mutex *stripe, uint64_t pgidx, uint32_t frame)
+				    struct slu_mutex *stripe, uint64_t pgidx,
+				    uint32_t frame) SLU_NO_TSA
 {
 	struct slu_cache *c = as->cache;
 	uint32_t bucket = bucket_of(c, as->ino, pgidx);

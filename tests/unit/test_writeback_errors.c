@@ -7,7 +7,7 @@
 
 #define NPAGES 12u
 
-static unsigned char pattern[64 * PAGE], back[64 * PAGE];
+static unsigned char pattern[64 * PAGE], back[64 * PAGE], many[96 * PAGE];
 
 enum failure {
 	NOTHING_FAILS,
@@ -245,6 +245,14 @@ static void one_failing_inode_never_holds_up_another(void **state)
 
 /* ------------------------------------------------------------------ limits */
 
+/* A run that a thread had under way when the fault was taken away may still fail. */
+static void heal_all(struct rig *r)
+{
+	make_fail(r, NOTHING_FAILS, 0);
+	if (slu_writeback_all(r->wb))
+		must_eq(slu_writeback_all(r->wb), 0);
+}
+
 static void beyond_an_eighth_of_failed_pages_a_write_fails_at_once(void **state)
 {
 	struct slu_source_buffer src;
@@ -267,8 +275,7 @@ static void beyond_an_eighth_of_failed_pages_a_write_fails_at_once(void **state)
 	must_eq(slu_write(&r.as, &src.source, 0, PAGE, SLU_WRITE_KERNEL_CACHE, &res, &need), -EIO);
 	/* Another inode goes on. */
 	must_eq(slu_write(&f.as, &src.source, 0, PAGE, 0, &res, &need), 0);
-	make_fail(&r, NOTHING_FAILS, 0);
-	must_eq(rig_sync(&r), 0);
+	heal_all(&r);
 	rig_write(&r, 0, pattern, PAGE);
 	must_eq(slu_writeback_all(r.wb), 0);
 	rig_file_fini(&f);
@@ -287,15 +294,13 @@ static void failed_pages_leave_the_others_room(void **state)
 	rig_init(&r, &(struct rig_opts){.cache_bytes = 1u << 20});
 	rig_file_init(&r, &f, 8);
 	make_fail(&r, COMPLETION_FAILS, UINT64_MAX);
-	rig_write(&r, 0, pattern, 48 * PAGE);
-	rig_write(&r, 48 * PAGE, pattern, 48 * PAGE);
+	rig_write(&r, 0, many, 96 * PAGE);
 	must_eq(rig_sync(&r), -EIO);
 	must(slu_cache_stats(r.cache)->failed >= 96);
 	slu_source_buffer_init(&src, &iov, 1);
 	must_eq(slu_write(&f.as, &src.source, 0, iov.iov_len, 0, &res, NULL), 0);
 	must_eq(res.done, iov.iov_len);
-	make_fail(&r, NOTHING_FAILS, 0);
-	must_eq(slu_writeback_all(r.wb), 0);
+	heal_all(&r);
 	rig_file_fini(&f);
 	must_eq(rig_fini(&r), 0);
 }
