@@ -84,6 +84,13 @@ mount_volume() {
 	mountpoint -q "$MNT" || fail "sluicefs returned 0, but nothing is mounted on $MNT"
 }
 
+# mount_logged [OPTIONS]: the same with a daemon in the foreground, whose last words are in daemon.log,
+# which the runner shows when the case fails.
+mount_logged() {
+	sluicefs -f -o "$(options "${1:-}")" "$IMG" "$MNT" >>"$SLU_WORK/daemon.log" 2>&1 &
+	wait_for 20 mountpoint -q "$MNT"
+}
+
 # Returns when everything is on disk and the daemon has let go of the image.
 umount_volume() {
 	sluicefs --unmount "$MNT"

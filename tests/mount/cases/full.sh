@@ -3,7 +3,7 @@
 # A full volume: ENOSPC where it belongs, what was accepted stays, everything can be read and deleted,
 # and free space comes back to the same number.
 make_volume 64M
-mount_volume
+mount_logged
 free() { stat -f -c '%f %d' "$MNT"; }
 empty=$(free)
 
@@ -45,7 +45,7 @@ for ((i = 0; i < small; i++)); do
 done
 umount_volume
 fsck_clean
-mount_volume
+mount_logged
 
 # Fallocated space can be written although the volume is full.
 rm "$MNT/large.1"

@@ -6,7 +6,7 @@ make_volume 1G
 promises=0
 for i in $(seq 1 20); do
 	start=$EPOCHREALTIME
-	mount_volume commit=1
+	mount_logged commit=1
 	took=$(awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { print int((b - a) * 1000) }')
 	[ "$took" -lt 2000 ] || fail "round $i: mounting after a crash took $took ms"
 	if [ "$i" -gt 1 ]; then # what the round before was promised
@@ -31,7 +31,7 @@ for i in $(seq 1 20); do
 	wait "$noise" || true
 	fsck_clean
 done
-mount_volume
+mount_logged
 out=$(mount_load verify "$MNT/r20" "$SLU_WORK/log.20") || {
 	echo "$out"
 	fail "round 20: promises broken"

@@ -10,7 +10,7 @@ fi
 [ "$SLU_MODE" = writeback ] || other+=(--nowriteback)
 
 make_volume 2G
-mount_volume "$opts"
+mount_logged "$opts"
 before=$(stat -f -c '%f %d' "$MNT")
 mkdir "$MNT/checks"
 chmod 755 "$MNT/checks"
