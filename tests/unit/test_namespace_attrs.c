@@ -190,6 +190,32 @@ static void many_touched_inodes_are_written_in_steps(void **state)
 	}
 }
 
+static void times_that_cannot_be_written_now_are_written_later(void **state)
+{
+	uint64_t file = mk(&fx, ROOT, "file", S_IFREG | 0755);
+	struct slu_inode *inode;
+	struct slu_attr a, b;
+	unsigned int failures = 0;
+
+	ok(slu_inode_get(fx.ns, file, &inode));
+	slu_inode_touch(inode, SLU_TOUCH_MTIME);
+	slu_inode_attr(inode, &a);
+	slu_inode_put(inode);
+	for (uint64_t n = 1; fx.ns->table.dirty.n; n++) {
+		slu_alloc_fail_nth(n);
+		int err = slu_ns_sync_attrs(fx.ns);
+		slu_alloc_fail_nth(0);
+		assert_true(err == 0 || err == -ENOMEM);
+		failures += err != 0;
+		assert_int_equal(fx.ns->table.dirty.n, err != 0);
+	}
+	assert_true(failures > 0);
+	nsfx_commit(&fx);
+	nsfx_crash(&fx);
+	b = stat_of(&fx, file);
+	assert_memory_equal(&a, &b, sizeof(a));
+}
+
 static void a_change_takes_touched_times_along(void **state)
 {
 	uint64_t file = mk(&fx, ROOT, "file", S_IFREG | 0755);
@@ -260,7 +286,10 @@ static void blocks_and_size_follow_the_data(void **state)
 	ok(slu_ticket_get(fx.store, &t, 4, 512, 0, NULL));
 	slu_rwlock_wrlock(&inode->data.lock);
 	assert_int_equal(slu_inode_set_size(inode, &t, 1ull << 63, false, &need), -EFBIG);
+	slu_inode_touch(inode, SLU_TOUCH_ATIME);
+	assert_int_equal(fx.ns->table.dirty.n, 1);
 	ok(slu_inode_set_size(inode, &t, 12345, false, &need));
+	assert_int_equal(fx.ns->table.dirty.n, 0);
 	slu_rwlock_wrunlock(&inode->data.lock);
 	slu_ticket_put(&t);
 	assert_int_equal(inode->data.disk_size, 12345);
@@ -386,6 +415,7 @@ int main(void)
 		CASE(nothing_to_revoke_changes_nothing),
 		CASE(touched_times_reach_the_disk_with_sync),
 		CASE(many_touched_inodes_are_written_in_steps),
+		CASE(times_that_cannot_be_written_now_are_written_later),
 		CASE(a_change_takes_touched_times_along),
 		CASE(atime_moves_by_the_rules),
 		CASE(blocks_and_size_follow_the_data),

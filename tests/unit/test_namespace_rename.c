@@ -274,6 +274,14 @@ static void parents_may_have_only_so_many_links(void **state)
 	assert_int_equal(stat_of(&fx, ROOT).nlink, 3);
 }
 
+static int find_a(void *ctx, const char *name, size_t len, uint64_t cookie,
+		  const struct slu_attr *attr)
+{
+	if (len == 1 && name[0] == 'a')
+		*(struct slu_attr *)ctx = *attr;
+	return 0;
+}
+
 static void a_circle_on_disk_is_reported_and_not_walked_for_ever(void **state)
 {
 	uint64_t a = mk(&fx, ROOT, "a", S_IFDIR | 0755), b = mk(&fx, a, "b", S_IFDIR | 0755);
@@ -296,6 +304,10 @@ static void a_circle_on_disk_is_reported_and_not_walked_for_ever(void **state)
 	assert_true(atomic_load(&fx.nevents) > 0);
 	/* nor is a where its parent says that it is */
 	assert_int_equal(try_look(&fx, ROOT, "a"), -EIO);
+	assert_int_equal(rmdir_(&fx, ROOT, "a"), -EIO);
+	ok(slu_ns_readdir(fx.ns, &fx.ctx, ROOT, 0, true, find_a, &attr));
+	assert_int_equal(attr.ino, a);
+	assert_int_equal(attr.nlink, 0);
 }
 
 int main(void)

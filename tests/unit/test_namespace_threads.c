@@ -291,6 +291,7 @@ static void simulated_threads(bool with_writeback)
 
 		nsfx_init(&fx, 16384);
 		fx.with_writeback = with_writeback;
+		fx.hash_mask = seed % 3 ? 0 : 1; /* all names of one hash: places move */
 		nsfx_unmount(&fx);
 		/* with completions from a thread of the disk's, and without */
 		slu_simdisk_inline(fx.disk, seed % 2);
@@ -310,6 +311,55 @@ static void simulated_threads_from_many_seeds(void **state)
 static void simulated_threads_that_write_as_well(void **state)
 {
 	simulated_threads(true);
+}
+
+/* A file is unlinked and forgotten while writeback is at it. */
+static void unlink_under_writeback(void *arg)
+{
+	static uint8_t data[20000];
+	struct iovec iov = {.iov_base = data, .iov_len = sizeof(data)};
+	struct slu_source_buffer src;
+	struct slu_write_result res;
+	struct slu_inode *inode;
+	char name[24];
+
+	nsfx_mount(&fx);
+	for (int i = 0; i < 8; i++) {
+		snprintf(name, sizeof(name), "%d", i);
+		uint64_t ino = mk(&fx, ROOT, name, S_IFREG | 0644);
+
+		ok(slu_inode_get(fx.ns, ino, &inode));
+		slu_source_buffer_init(&src, &iov, 1);
+		ok(slu_write(&inode->data, &src.source, 0, sizeof(data), 0, &res, NULL));
+		slu_inode_put(inode);
+		slu_writeback_kick(fx.wb);
+		slu_sleep_ns(draw(&(struct worker){.seed = (uint64_t)i + seed0}) % 300000);
+		ok(unlink_(&fx, ROOT, name));
+		forget_all(&fx, ino);
+		nsfx_reclaim(&fx);
+		assert_int_equal(nsfx_nrecords(&fx, ino, 0), 0);
+	}
+	check_tree(&fx);
+	nsfx_unmount(&fx);
+}
+
+static void files_go_while_they_are_written_out(void **state)
+{
+	for (uint64_t seed = 1; seed <= 60; seed++) {
+		struct slu_sim *sim = slu_sim_new(seed);
+
+		nsfx_init(&fx, 8192);
+		nsfx_unmount(&fx);
+		fx.with_writeback = true;
+		slu_simdisk_inline(fx.disk, false);
+		slu_simdisk_latency(fx.disk, 200000);
+		slu_sim_preempt(sim, 1);
+		atomic_store(&seed0, seed);
+		if (slu_sim_run(sim, unlink_under_writeback, NULL, stderr))
+			fail_msg("seed %u", (unsigned int)seed);
+		slu_sim_free(sim);
+		slu_simdisk_free(fx.disk);
+	}
 }
 
 /* ------------------------------------------------------------------ one race each */
@@ -434,6 +484,7 @@ int main(void)
 		cmocka_unit_test(real_threads_that_write_as_well),
 		cmocka_unit_test(simulated_threads_from_many_seeds),
 		cmocka_unit_test(simulated_threads_that_write_as_well),
+		cmocka_unit_test(files_go_while_they_are_written_out),
 		cmocka_unit_test(a_directory_is_removed_or_gets_an_entry),
 		cmocka_unit_test(two_directories_do_not_swallow_each_other),
 		cmocka_unit_test(one_name_is_made_once),
