@@ -10,7 +10,7 @@
  */
 #include "store_private.h"
 
-#define CHUNKS_LIMIT     8192 /* 8 MiB */
+#define CHUNKS_LEAST     64
 #define FULL_CHUNK_WORDS (SLU_CHUNK_BLOCKS / 64)
 #define COUNT_BACKED     0x8000u /* in a count: the host has backed the chunk */
 
@@ -150,13 +150,13 @@ int chunk_set_backed(struct slu_store *store, struct chunk *c)
 
 /* ------------------------------------------------------------------ the cache */
 
-int chunk_cache_init(struct chunk_cache *cc, uint64_t nchunks)
+int chunk_cache_init(struct chunk_cache *cc, uint64_t nchunks, size_t bytes)
 {
 	size_t size = 64;
 
-	while (size < CHUNKS_LIMIT && size < nchunks)
+	cc->limit = slu_max(bytes / sizeof(struct chunk), (size_t)CHUNKS_LEAST);
+	while (size < cc->limit && size < nchunks)
 		size *= 2;
-	cc->limit = CHUNKS_LIMIT;
 	cc->mask = size - 1;
 	cc->table = slu_calloc(size, sizeof(*cc->table));
 	cc->ncounts = counts_tables(nchunks);
@@ -227,6 +227,15 @@ static void idle_del(struct chunk_cache *cc, struct chunk *c)
 	else
 		cc->idle_last = c->prev;
 	c->prev = c->next = NULL;
+}
+
+/* Callers look at a few chunks before they choose one: those just asked for must not go. */
+static void chunk_used(struct chunk_cache *cc, struct chunk *c)
+{
+	if (c->idle) {
+		idle_del(cc, c);
+		idle_add(cc, c);
+	}
 }
 
 void chunk_count(struct slu_store *store, struct chunk *c)
@@ -336,6 +345,7 @@ int chunk_load_locked(struct slu_store *store, uint64_t index, struct chunk **re
 
 	slu_assert(index < store->space.nchunks);
 	if (c) {
+		chunk_used(cc, c);
 		*ret = c;
 		return 0;
 	}
@@ -368,8 +378,10 @@ int chunk_load(struct slu_store *store, uint64_t index, struct chunk **ret, stru
 	int err;
 
 	*ret = chunk_find(store, index);
-	if (*ret)
+	if (*ret) {
+		chunk_used(&store->space.chunks, *ret);
 		return 0;
+	}
 	slu_mutex_lock(&store->lock);
 	err = chunk_load_locked(store, index, ret, need);
 	slu_mutex_unlock(&store->lock);

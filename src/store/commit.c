@@ -324,7 +324,7 @@ static int commit_wait(struct slu_store *store, uint64_t txid)
 			err = -EROFS;
 			break;
 		}
-		if (txid >= store->open.id && !c->kick) {
+		if (txid > c->frozen_txid && !c->kick) {
 			c->kick = true;
 			slu_cond_signal(&c->wake);
 		}

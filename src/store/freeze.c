@@ -16,6 +16,7 @@
  * the other slot holds the last durable transaction.
  */
 #include "store_private.h"
+#include <limits.h>
 
 /* ------------------------------------------------------------------ blocks for nodes */
 
@@ -84,6 +85,7 @@ static void freeze_locked(struct slu_store *store)
 		space_write_homes(store);
 	}
 	slu_assert(!store->cache.dirty.count);
+	store->commit.frozen_txid = store->open.id;
 	super_fill(store, &store->commit.super);
 	txn_next(store);
 	store->commit.force = false;
@@ -94,8 +96,15 @@ bool commit_needed(const struct slu_store *store)
 	return store->cache.dirty.count || store->open.first_change_ns || store->commit.force;
 }
 
-/* 0: frozen. 1: there is nothing to commit. -EAGAIN with need, or an error. */
-static int freeze_try(struct slu_store *store, struct slu_need *need)
+/* Space records written before others get the locks, and how often that is done. */
+#define FREEZE_PIECE  64
+#define FREEZE_PIECES 256
+
+/*
+ * 0: frozen. 1: there is nothing to commit. 2: a piece of the work is done, call again. -EAGAIN
+ * with need, or an error.
+ */
+static int freeze_try(struct slu_store *store, bool in_pieces, struct slu_need *need)
 {
 	int err;
 
@@ -106,8 +115,13 @@ static int freeze_try(struct slu_store *store, struct slu_need *need)
 	err = freed_list_reserve(&store->commit.flushing, slu_array_size(store->open.deferred));
 	if (err)
 		return err;
+	if (in_pieces) {
+		err = space_flush(store, FREEZE_PIECE, need);
+		if (err)
+			return err == 1 ? 2 : err;
+	}
 	do {
-		err = space_flush(store, need);
+		err = space_flush(store, UINT_MAX, need);
 		if (!err)
 			err = space_prepare_homes(store, need);
 	} while (err == 1);
@@ -118,6 +132,7 @@ static int freeze_try(struct slu_store *store, struct slu_need *need)
 
 int freeze(struct slu_store *store)
 {
+	unsigned int pieces = 0;
 	struct slu_need need;
 	int err;
 
@@ -125,10 +140,11 @@ int freeze(struct slu_store *store)
 		need = (struct slu_need){0};
 		slu_mutex_lock(&store->space_lock);
 		slu_mutex_lock(&store->lock);
-		err = freeze_try(store, &need);
+		err = freeze_try(store, pieces < FREEZE_PIECES, &need);
 		slu_mutex_unlock(&store->lock);
 		slu_mutex_unlock(&store->space_lock);
-	} while (err == -EAGAIN && !(err = slu_need_wait(&need)));
+		pieces++;
+	} while (err == 2 || (err == -EAGAIN && !(err = slu_need_wait(&need))));
 	if (err == -ENOSPC)
 		slu_store_fail(store, -EIO, "no free block is left for the tree");
 	return err;
@@ -155,6 +171,7 @@ void freeze_durable(struct slu_store *store)
 	}
 	node_cache_trim(store);
 	store->flushing_nodes = 0;
+	c->frozen_txid = 0;
 	space_forget_homes(store);
 	/* The superblock that reached what the transaction before had freed is overwritten now. */
 	space_release(store, &c->previous);
@@ -231,6 +248,7 @@ static int thaw_try(struct slu_store *store)
 	}
 	store->open.nodes += store->flushing_nodes;
 	store->flushing_nodes = 0;
+	store->commit.frozen_txid = 0;
 	store->open.id++;
 	atomic_store(&store->open_txid, store->open.id);
 	store->commit.force = true; /* it may have changed nothing but the superblock */

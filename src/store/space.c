@@ -106,7 +106,7 @@ int space_init(struct slu_store *store, uint64_t nblocks)
 	/* Nodes begin in the first chunk, data after it, or in its second half if it is the only
 	 * one. */
 	sp->data_cursor = sp->nchunks > 1 ? SLU_CHUNK_BLOCKS : nblocks / 2;
-	return chunk_cache_init(&sp->chunks, sp->nchunks);
+	return chunk_cache_init(&sp->chunks, sp->nchunks, store->cache.limit * SLU_BLOCK_SIZE / 2);
 }
 
 void space_fini(struct slu_store *store)

@@ -66,7 +66,7 @@ static int flush_freed(struct slu_store *store, struct slu_need *need)
 	return 0;
 }
 
-static int flush_changed(struct slu_store *store, struct slu_need *need)
+static int flush_changed(struct slu_store *store, unsigned int *budget, struct slu_need *need)
 {
 	struct chunk *c;
 
@@ -75,6 +75,10 @@ static int flush_changed(struct slu_store *store, struct slu_need *need)
 		struct slu_key key = chunk_key(c);
 		int err;
 
+		if (!(*budget)--) {
+			*budget = 0;
+			return 1;
+		}
 		chunk_record(c, buf);
 		err = tree_put_one(store, &key, buf, sizeof(buf), need);
 		if (err == -EIO) /* what is in use must not look free after the next mount */
@@ -86,7 +90,7 @@ static int flush_changed(struct slu_store *store, struct slu_need *need)
 	return 0;
 }
 
-int space_flush(struct slu_store *store, struct slu_need *need)
+int space_flush(struct slu_store *store, unsigned int budget, struct slu_need *need)
 {
 	struct txn *txn = &store->open;
 	int err = 0;
@@ -95,7 +99,7 @@ int space_flush(struct slu_store *store, struct slu_need *need)
 	do {
 		err = flush_freed(store, need);
 		if (!err)
-			err = flush_changed(store, need);
+			err = flush_changed(store, &budget, need);
 	} while (!err && txn->freed_done < txn->freed.count);
 	txn->flushing_space = false;
 	return err;

@@ -150,6 +150,11 @@ static int open_writable(struct slu_store *store, const struct super_choice *cho
 		*why = "the image is open for reading only";
 		return -EROFS;
 	}
+	if (store->root_level + 1 >= SLU_TREE_MAX_DEPTH) {
+		/* Real ones stay far below; it must not be ours to find no room for a new root. */
+		*why = "the tree is impossibly deep";
+		return -EIO;
+	}
 	if (store->fell_back) {
 		/* The newer superblock is lost; that nothing of the older tree is, is to be seen
 		 * first. */

@@ -402,7 +402,7 @@ void space_need_commit(struct slu_store *store, struct slu_need *need);
 
 /* space_lock held for all of these. */
 
-int chunk_cache_init(struct chunk_cache *cc, uint64_t nchunks);
+int chunk_cache_init(struct chunk_cache *cc, uint64_t nchunks, size_t bytes);
 void chunk_cache_fini(struct chunk_cache *cc);
 int chunk_cache_resize(struct chunk_cache *cc, uint64_t nchunks);
 struct chunk *chunk_find(struct slu_store *store, uint64_t index);
@@ -438,9 +438,11 @@ bool bitmap_all_clear(const uint64_t *map, unsigned int bit, unsigned int n);
 
 /* Marks taken blocks as used. */
 void space_own(struct slu_store *store, uint64_t blkno, uint64_t nblocks);
-/* Brings bitmaps and records up to what was freed. 0 when all is written; -EAGAIN, -ENOMEM, -EIO.
+/*
+ * Brings bitmaps and records up to what was freed. 0 when all is written; 1: more than `budget`
+ * records would have been; -EAGAIN, -ENOMEM, -EIO.
  */
-int space_flush(struct slu_store *store, struct slu_need *need);
+int space_flush(struct slu_store *store, unsigned int budget, struct slu_need *need);
 /*
  * Chooses the chunks in which the dirty nodes will get their blocks, and has their records in dirty
  * leaves. 0: all is ready for space_take_node; 1: it changed something, space_flush again; -EAGAIN,
@@ -488,7 +490,8 @@ struct commit {
 	struct slu_cond wake; /* the thread */
 	struct slu_cond done; /* those who wait for a commit or for room */
 	bool kick, soon, force, stop;
-	uint64_t failures; /* attempts that failed */
+	uint64_t frozen_txid; /* being written; 0: none */
+	uint64_t failures;    /* attempts that failed */
 	int last_error;
 	uint64_t retry_ns; /* not before, unless kicked */
 	uint64_t delay_ns;
@@ -565,6 +568,7 @@ struct slu_store {
 	uint64_t max_nodes; /* room in the open transaction and the one being committed together */
 	uint64_t claims;    /* nodes that tickets have claimed */
 	uint64_t ntickets;
+	uint64_t barrier_nodes, barrier_until_ns; /* smaller tickets wait until then */
 	uint64_t flushing_nodes; /* open.nodes of the transaction being committed */
 	struct commit commit;
 	struct flusher flusher;

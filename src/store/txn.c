@@ -71,24 +71,52 @@ static bool txn_has_room(const struct slu_store *store, uint64_t nodes)
 	       store->max_nodes;
 }
 
+/*
+ * A large ticket could wait for ever while small ones come and go. After BARRIER_AFTER_NS it puts
+ * up a barrier: smaller ones wait until it has been served, or has not been heard of for
+ * BARRIER_NS.
+ */
+#define BARRIER_AFTER_NS (20 * SLU_NS_PER_MS)
+#define BARRIER_NS       (100 * SLU_NS_PER_MS)
+
+static bool txn_admits(const struct slu_store *store, uint64_t nodes)
+{
+	if (nodes < store->barrier_nodes && slu_clock_ns() < store->barrier_until_ns)
+		return false;
+	return txn_has_room(store, nodes);
+}
+
+static void txn_barrier(struct slu_store *store, uint64_t nodes)
+{
+	uint64_t now = slu_clock_ns();
+
+	if (nodes >= store->barrier_nodes || now >= store->barrier_until_ns) {
+		store->barrier_nodes = nodes;
+		store->barrier_until_ns = now + BARRIER_NS;
+	}
+}
+
 /* Waits until arg[0] nodes fit. */
 static int txn_room_wait(struct slu_need *need)
 {
 	struct slu_store *store = need->owner;
-	uint64_t failures;
+	uint64_t failures, begin = slu_clock_ns();
 	int err = 0;
 
 	slu_mutex_lock(&store->lock);
 	stat_add(&store->stats.room_waits, 1);
 	failures = store->commit.failures;
-	while (!store_readonly(store) && !txn_has_room(store, need->arg[0])) {
+	while (!store_readonly(store) && !txn_admits(store, need->arg[0])) {
 		if (store->commit.failures != failures) {
 			err = store->commit.last_error;
 			break;
 		}
 		if (store->open.nodes)
 			commit_soon_locked(store);
-		slu_cond_wait(&store->commit.done, &store->lock);
+		if (slu_clock_ns() - begin >= BARRIER_AFTER_NS)
+			txn_barrier(store, need->arg[0]);
+		slu_cond_timedwait(&store->commit.done, &store->lock,
+				   slu_clock_ns() + BARRIER_AFTER_NS);
 	}
 	slu_mutex_unlock(&store->lock);
 	return err;
@@ -107,7 +135,7 @@ static int ticket_get(struct slu_store *store, struct slu_ticket *t, uint32_t nr
 	nodes = space_claim_nodes(nrecords, stat_get(&store->space.node_blocks) + store->claims,
 				  store->root_level + 1);
 	nodes = slu_min(nodes, store->max_nodes);
-	if (!txn_has_room(store, nodes)) {
+	if (!txn_admits(store, nodes)) {
 		need->wait = txn_room_wait;
 		need->what = "transaction room";
 		need->owner = store;
@@ -123,6 +151,8 @@ static int ticket_get(struct slu_store *store, struct slu_ticket *t, uint32_t nr
 				 .records = nrecords,
 				 .bytes = bytes,
 				 .flags = flags};
+	if (nodes >= store->barrier_nodes)
+		store->barrier_nodes = 0;
 	store->claims += nodes;
 	store->ntickets++;
 	*(kept_back ? &store->space.kept_bytes : &store->space.ticket_bytes) += bytes;
