@@ -76,7 +76,8 @@ struct slu_cache {
 	_Atomic uint32_t *frame_refs;
 	uint32_t free_frames, nfree_frames;
 	uint32_t free_pages, nfree_pages;
-	uint32_t kept_back; /* frames for those that must not fail */
+	uint32_t fresh_pages; /* from here on never used: not in the list, not touched */
+	uint32_t kept_back;   /* frames for those that must not fail */
 	uint32_t dirty_limit, dirty_max;
 	_Atomic uint32_t dirty_used; /* pages DIRTY or WRITEBACK, and room in tickets */
 	_Atomic uint32_t nwaiters;

@@ -151,7 +151,7 @@ static void check_frames(struct check *k)
 	}
 	if (n != c->nfree_frames)
 		bad(k, "%u free frames, %u counted", n, c->nfree_frames);
-	n = 0;
+	n = c->nframes - c->fresh_pages;
 	for (uint32_t i = c->free_pages; i != SLU_PAGE_NONE && n <= c->nframes;
 	     i = page_at(c, i)->hash_next)
 		n++;

@@ -36,10 +36,10 @@ int frames_init(struct slu_cache *c)
 	err = arena_back_frames(&c->arena, n, c->kept_back);
 	if (err)
 		return err;
-	for (uint32_t i = 0; i < n; i++) {
+	for (uint32_t i = 0; i < n; i++)
 		c->frame_next[i] = i + 1 < n ? i + 1 : SLU_FRAME_NONE;
-		page_at(c, i)->hash_next = i + 1 < n ? i + 1 : SLU_PAGE_NONE;
-	}
+	/* Descriptors lie in the arena: touching all of them now would make it that large. */
+	c->free_pages = SLU_PAGE_NONE;
 	c->nfree_frames = c->nfree_pages = n;
 	c->stats.frames = c->stats.free_frames = n;
 	return 0;
@@ -212,7 +212,10 @@ static void ticket_fill(struct slu_frames *fr, uint32_t n, uint32_t dirty)
 		uint32_t index = c->free_pages;
 
 		slu_assert(c->nfree_pages);
-		c->free_pages = page_at(c, index)->hash_next;
+		if (index != SLU_PAGE_NONE)
+			c->free_pages = page_at(c, index)->hash_next;
+		else
+			index = c->fresh_pages++;
 		c->nfree_pages--;
 		page_at(c, index)->hash_next = fr->pages;
 		fr->pages = index;

@@ -22,7 +22,7 @@
  */
 #include "cache_private.h"
 
-#define DROP_BATCH 64u
+#define DROP_BATCH 256u
 
 static uint64_t page_pos(uint64_t pgidx)
 {
@@ -486,7 +486,7 @@ static uint32_t drop_batch(struct slu_aspace *as, uint64_t *first, uint64_t end,
 	struct slu_cache *c = as->cache;
 	uint32_t n = 0, next;
 
-	if (end - *first <= 4 * DROP_BATCH) {
+	if (end - *first <= DROP_BATCH) {
 		/* A few: by index. The reference of find is what drop_one would take. */
 		for (; *first < end && n < DROP_BATCH; ++*first) {
 			struct slu_page *page = slu_page_find(as, *first);
