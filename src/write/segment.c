@@ -202,6 +202,10 @@ static uint32_t op_copy(struct write_op *op, char *dst, uint32_t len)
 	}
 	got = (uint32_t)op->src->ops->copy_nofault(op->src, dst + done, len - done);
 	slu_assert(got <= len - done);
+	if (got < len - done) {
+		op->short_copy = true;
+		atomic_fetch_add_explicit(&op->stats->short_copies, 1, memory_order_relaxed);
+	}
 	return done + got;
 }
 
@@ -271,7 +275,7 @@ static uint32_t copy_page(struct segment *seg, uint64_t pgidx, uint32_t off, uin
 	if (got < SLU_BLOCK_SIZE) {
 		struct slu_need need = op->need;
 
-		/* -EAGAIN: a short copy of a page that was to be covered whole. */
+		/* -EAGAIN: a short copy of a page that was to be covered whole, or one evicted since. */
 		if (page_base(op, pgidx, seg->maps[seg->map].type, off, off + got, &base)) {
 			op->need = need;
 			carry(op, frame, off, got);
@@ -342,12 +346,9 @@ static void segment_copy(struct segment *seg)
 		else
 			got = copy_page(seg, pgidx, off, len);
 		seg->at += got;
-		if (got < len) {
-			seg->op->short_copy = true;
-			atomic_fetch_add_explicit(&seg->op->stats->short_copies, 1,
-						  memory_order_relaxed);
+		/* The source was short, or what it gave is carried. */
+		if (got < len)
 			break;
-		}
 	}
 	stage_flush(seg);
 }

@@ -150,6 +150,7 @@ static inline void rig_init(struct rig *r, const struct rig_opts *o)
 	r->as.backend->owner = &backend_owner;
 }
 
+/* Writeback must be at rest: nothing dirty, or too little and too young for it to have begun. */
 static inline void rig_check(struct rig *r)
 {
 	must_eq(slu_cache_check(r->cache, stderr), 0);
@@ -160,9 +161,9 @@ static inline int rig_fini(struct rig *r)
 {
 	int err;
 
-	rig_check(r);
 	err = slu_writeback_free(r->wb);
 	r->as.wb = NULL;
+	rig_check(r);
 	must_eq(atomic_load(&r->npins), 0);
 	slu_aspace_fini(&r->as);
 	for (size_t i = 0; i < slu_array_size(rig_all); i++)
