@@ -245,8 +245,8 @@ static uint64_t commit_due(const struct slu_store *store)
 	return slu_max(due, c->retry_ns);
 }
 
-/* store->lock held, dropped and taken again. */
-static void commit_attempt(struct slu_store *store)
+/* store->lock is dropped and taken again. */
+static void commit_attempt(struct slu_store *store) SLU_REQUIRES(store->lock)
 {
 	struct commit *c = &store->commit;
 	int err;

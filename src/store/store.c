@@ -98,14 +98,14 @@ static int open_super(struct slu_store *store, const struct slu_store_opts *opts
 static int open_root(struct slu_store *store)
 {
 	struct slu_need need = {0};
-	struct tree_path path;
+	struct node *root;
 	int err;
 
 	do {
 		slu_mutex_lock(&store->lock);
-		err = tree_find(store, &SLU_KEY_MIN, &path, &need);
+		err = tree_root(store, &root, &need);
 		if (!err)
-			store->root_level = path.top;
+			store->root_level = disk_level(root->disk);
 		slu_mutex_unlock(&store->lock);
 	} while (err == -EAGAIN && !(err = slu_need_wait(&need)));
 	return err;

@@ -260,6 +260,7 @@ extern const uint8_t tree_key_min[SLU_KEY_SIZE], tree_key_max[SLU_KEY_SIZE];
 
 /* store->lock held for all of these. */
 
+int tree_root(struct slu_store *store, struct node **ret, struct slu_need *need);
 int tree_find(struct slu_store *store, const struct slu_key *key, struct tree_path *path,
 	      struct slu_need *need);
 struct node_place tree_child_place(const struct node *parent, unsigned int slot);

@@ -22,28 +22,31 @@ struct node_place tree_child_place(const struct node *parent, unsigned int slot)
 	};
 }
 
-static struct node_place tree_root_place(const struct slu_store *store)
+int tree_root(struct slu_store *store, struct node **ret, struct slu_need *need)
 {
-	return (struct node_place){.ref = store->root,
+	struct node_place place = {.ref = store->root,
 				   .level = -1,
 				   .lower = tree_key_min,
 				   .upper = tree_key_max};
+
+	return node_load(store, &place, ret, need);
 }
 
 int tree_find(struct slu_store *store, const struct slu_key *key, struct tree_path *path,
 	      struct slu_need *need)
 {
-	struct node_place place = tree_root_place(store);
 	unsigned int level;
 	struct node *n;
 	int err;
 
-	err = node_load(store, &place, &n, need);
+	err = tree_root(store, &n, need);
 	if (err)
 		return err;
 	path->top = level = disk_level(n->disk);
 	path->node[level] = n;
 	while (level) {
+		struct node_place place;
+
 		path->slot[level] = inner_search(n->disk, key);
 		place = tree_child_place(n, path->slot[level]);
 		err = node_load(store, &place, &n, need);

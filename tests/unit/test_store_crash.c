@@ -5,6 +5,7 @@
  * an older one than was acknowledged, and every block is owned once.
  */
 #include "test_store_util.h"
+#include <xxhash.h>
 
 #define NKEYS         1500u
 #define NEXTENTS      200u
@@ -321,26 +322,56 @@ static void either_superblock_of_a_clean_pair_is_enough(void **state)
 	}
 }
 
-static void superblock_with(struct slu_simdisk *disk, unsigned int slot, size_t off, uint64_t value)
+/* Changes len bytes of both superblocks; with a right checksum, or not. */
+static void superblocks_with(struct slu_simdisk *disk, size_t off, uint64_t value, size_t len,
+			     bool sealed)
 {
-	struct slu_disk_super sb;
+	for (unsigned int slot = 0; slot < 2; slot++) {
+		struct slu_disk_super sb;
+		slu_le64 v;
 
-	slu_simdisk_peek(disk, slot, &sb);
-	slu_put_le64((uint8_t *)&sb + off, value);
-	slu_put_le64(&sb.checksum, 0);
-	slu_simdisk_poke(disk, slot, &sb);
+		slu_simdisk_peek(disk, slot, &sb);
+		slu_put_le64(&v, value);
+		memcpy((uint8_t *)&sb + off, &v, len);
+		if (sealed)
+			slu_put_le64(&sb.checksum, XXH3_64bits((uint8_t *)&sb + 8, sizeof(sb) - 8));
+		slu_simdisk_poke(disk, slot, &sb);
+	}
 }
 
 static void nonsense_is_refused_with_a_reason_and_not_written_to(void **state)
 {
+#define SUPER(field) \
+	offsetof(struct slu_disk_super, field), sizeof(((struct slu_disk_super *)0)->field)
 	static const struct {
-		size_t off;
+		size_t off, len;
 		uint64_t value;
+		bool sealed;
 		int err;
 	} cases[] = {
-		{offsetof(struct slu_disk_super, magic), 1, -EINVAL},
-		{offsetof(struct slu_disk_super, txid), 99, -EIO}, /* the checksum */
+		{SUPER(magic), 1, true, -EINVAL},
+		{SUPER(txid), 99, false, -EIO}, /* the checksum */
+		{SUPER(version), 2, true, -EPROTONOSUPPORT},
+		{SUPER(features_incompat), 4, true, -EPROTONOSUPPORT},
+		{SUPER(block_size), 512, true, -EIO},
+		{SUPER(nblocks), 100, true, -EIO},
+		{SUPER(nblocks), 1ull << 60, true, -EIO},
+		{SUPER(nblocks), 8193, true, -ENOSPC}, /* the image is shorter */
+		{SUPER(txid), 0, true, -EIO},
+		{SUPER(txid), 1ull << 63, true, -EIO},
+		{SUPER(root_txid), 0, true, -EIO},
+		{SUPER(root_txid), 1000, true, -EIO},
+		{SUPER(root_blkno), 0, true, -EIO},
+		{SUPER(root_blkno), 1, true, -EIO},
+		{SUPER(root_blkno), 8192, true, -EIO},
+		{SUPER(root_blkno), 5000, true, -EIO}, /* within the volume, but no node */
+		{SUPER(next_ino), 0, true, -EIO},
+		{SUPER(data_blocks), 8193, true, -EIO},
+		{SUPER(node_blocks), 8193, true, -EIO},
+		{SUPER(record_bytes), 1ull << 40, true, -EIO},
+		{SUPER(ndeferred), 257, true, -EIO},
 	};
+#undef SUPER
 	struct slu_simdisk *blank = slu_simdisk_new(8192, 1);
 	struct vol v = {.disk = blank};
 	const char *why = NULL;
@@ -350,8 +381,8 @@ static void nonsense_is_refused_with_a_reason_and_not_written_to(void **state)
 	slu_simdisk_free(blank);
 	for (unsigned int i = 0; i < slu_array_size(cases); i++) {
 		vol_new(&v, 8192);
-		superblock_with(v.disk, 0, cases[i].off, cases[i].value);
-		superblock_with(v.disk, 1, cases[i].off, cases[i].value);
+		superblocks_with(v.disk, cases[i].off, cases[i].value,
+				 slu_min(cases[i].len, sizeof(uint64_t)), cases[i].sealed);
 		slu_simdisk_record(v.disk, true);
 		why = NULL;
 		assert_int_equal(vol_try_open(&v, &why), cases[i].err);
@@ -359,6 +390,124 @@ static void nonsense_is_refused_with_a_reason_and_not_written_to(void **state)
 		assert_int_equal(slu_simdisk_nrecords(v.disk), 0);
 		vol_free(&v);
 	}
+}
+
+static void a_deferred_block_outside_the_volume_is_refused(void **state)
+{
+	const char *why = NULL;
+	struct vol v;
+
+	vol_new(&v, 8192);
+	superblocks_with(v.disk, offsetof(struct slu_disk_super, ndeferred), 1, 4, true);
+	superblocks_with(v.disk, offsetof(struct slu_disk_super, deferred), 8192, 8, true);
+	assert_int_equal(vol_try_open(&v, &why), -EIO);
+	assert_non_null(why);
+	vol_free(&v);
+}
+
+static void an_unknown_feature_for_writers_lets_readers_in(void **state)
+{
+	struct slu_store_info info;
+	struct slu_ticket t;
+	struct vol v;
+
+	vol_new(&v, 8192);
+	superblocks_with(v.disk, offsetof(struct slu_disk_super, features_ro_compat), 1, 8, true);
+	vol_open(&v);
+	slu_store_info(v.store, &info);
+	assert_true(info.readonly);
+	assert_non_null(info.why_readonly);
+	assert_int_equal(slu_ticket_get(v.store, &t, 1, 1, 0, NULL), -EROFS);
+	vol_close(&v);
+	vol_free(&v);
+
+	vol_new(&v, 8192);
+	superblocks_with(v.disk, offsetof(struct slu_disk_super, features_compat), 1, 8, true);
+	vol_open(&v);
+	slu_store_info(v.store, &info);
+	assert_false(info.readonly);
+	vol_close(&v);
+	vol_free(&v);
+}
+
+/* Random bytes under right checksums: an error or a volume, never a crash, whatever is done with
+ * it. */
+static void random_superblocks_and_nodes_never_crash(void **state)
+{
+	struct rng rng = {77};
+	struct vol v, damaged;
+	unsigned int opened = 0;
+
+	vol_new(&v, 8192);
+	vol_open(&v);
+	{
+		struct run *r = calloc(1, sizeof(*r));
+
+		r->v = v;
+		for (unsigned int i = 0; i < 20; i++)
+			change(r);
+		free(r);
+	}
+	vol_close(&v);
+	for (unsigned int i = 0; i < 400; i++) {
+		const char *why = NULL;
+
+		damaged = v;
+		damaged.disk = slu_simdisk_clone(v.disk);
+		slu_simdisk_inline(damaged.disk, true);
+		damaged.opts.events = (struct slu_event_sink){0};
+		for (unsigned int n = 1 + (unsigned int)rng_below(&rng, 3); n; n--) {
+			if (i % 4 == 0) {
+				superblocks_with(damaged.disk, 104 + rng_below(&rng, 140),
+						 rng_next(&rng) >> rng_below(&rng, 64), 1, true);
+			} else {
+				uint64_t blkno = 2 + rng_below(&rng, 200);
+				struct slu_disk_node d;
+				uint64_t seed;
+
+				slu_simdisk_peek(damaged.disk, blkno, &d);
+				((uint8_t *)&d)[48 +
+						rng_below(&rng, rng_below(&rng, 2) ? 100 : 4048)] =
+					(uint8_t)rng_next(&rng);
+				seed = XXH3_64bits(d.volume_id, sizeof(d.volume_id));
+				slu_put_le64(&d.checksum,
+					     XXH3_64bits_withSeed((uint8_t *)&d + 8,
+								  SLU_BLOCK_SIZE - 8, seed));
+				slu_simdisk_poke(damaged.disk, blkno, &d);
+			}
+		}
+		if (vol_try_open(&damaged, &why)) {
+			assert_non_null(why);
+			slu_simdisk_free(damaged.disk);
+			continue;
+		}
+		opened++;
+		for (unsigned int k = 0; k < 60; k++) {
+			struct slu_key key = model_key((uint32_t)rng_below(&rng, NKEYS));
+			uint8_t buf[SLU_VALUE_MAX] = {0};
+			struct slu_ticket t;
+			struct slu_batch b;
+
+			slu_store_get(damaged.store, &key, buf, sizeof(buf), NULL);
+			if (slu_ticket_get(damaged.store, &t, 2, 300, 0, NULL))
+				continue;
+			slu_batch_init(&b);
+			if (rng_below(&rng, 2))
+				slu_batch_del(&b, &key);
+			else
+				slu_batch_put(&b, &key, buf, rng_below(&rng, 300));
+			slu_store_apply(damaged.store, &t, &b, NULL, NULL);
+			slu_ticket_put(&t);
+			slu_batch_fini(&b);
+			if (k % 20 == 19)
+				slu_store_commit(damaged.store, slu_store_txid(damaged.store),
+						 false);
+		}
+		vol_try_close(&damaged);
+		slu_simdisk_free(damaged.disk);
+	}
+	assert_true(opened > 50);
+	vol_free(&v);
 }
 
 int main(void)
@@ -370,6 +519,9 @@ int main(void)
 		cmocka_unit_test(a_damaged_superblock_falls_back_to_the_other),
 		cmocka_unit_test(either_superblock_of_a_clean_pair_is_enough),
 		cmocka_unit_test(nonsense_is_refused_with_a_reason_and_not_written_to),
+		cmocka_unit_test(a_deferred_block_outside_the_volume_is_refused),
+		cmocka_unit_test(an_unknown_feature_for_writers_lets_readers_in),
+		cmocka_unit_test(random_superblocks_and_nodes_never_crash),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -573,6 +573,103 @@ static void a_full_host_is_enospc_before_anything_is_promised(void **state)
 	vol_free(&v);
 }
 
+/* A terabyte, sparse: opening does not read it, and chunks come and go. */
+static void a_huge_volume_opens_at_once_and_is_used_all_over(void **state)
+{
+	enum { N = 3000 };
+	const uint64_t nblocks = 1ull << 28;
+	struct rng rng = {5};
+	uint64_t id = 0, reads, reserved;
+	struct slu_reservation r = {0};
+	struct vol v;
+
+	vol_new(&v, nblocks);
+	v.opts.node_cache_bytes = 1 << 20;
+	vol_open(&v);
+	assert_true(slu_store_stats(v.store)->node_reads <= 1);
+	assert_int_equal(slu_space_reserve(v.store, &r, 10 * N, N, NULL), 0);
+	for (unsigned int i = 0; i < N; i++) {
+		uint64_t goal = 2 + rng_below(&rng, nblocks - 100), blkno, n;
+
+		assert_int_equal(slu_space_take(v.store, &r, goal, 1 + i % 10, &blkno, &n, NULL),
+				 0);
+		assert_int_equal(extent_put(&v, id++, blkno, n, NULL), 0);
+		if (i % 200 == 199)
+			vol_commit(&v);
+	}
+	reserved = r.blocks;
+	slu_space_unreserve(v.store, &r, reserved, N);
+	vol_reopen(&v);
+	reads = slu_store_stats(v.store)->node_reads;
+	assert_true(reads <= 1);
+	for (uint64_t i = 0; i < id; i++) {
+		assert_int_equal(extent_del(&v, i, NULL, NULL), 0);
+		if (i % 500 == 499)
+			vol_commit(&v);
+	}
+	vol_close(&v);
+	vol_open(&v);
+	assert_int_equal(v.corrupt, 0);
+	assert_int_equal(v.readonly, 0);
+	vol_close(&v);
+	vol_free(&v);
+}
+
+/* An extent of 4 GiB is freed in one batch: hundreds of chunks. */
+static void the_largest_extents_can_be_freed(void **state)
+{
+	struct slu_disk_extent e = {0};
+	struct slu_reservation r = {0};
+	uint64_t free_at_first, id = 0, n = 0;
+	struct vol v;
+
+	vol_new(&v, 3 * SLU_EXTENT_MAX);
+	vol_open(&v);
+	free_at_first = space_free(&v);
+	assert_int_equal(slu_space_reserve(v.store, &r, 2 * SLU_EXTENT_MAX, 2, NULL), 0);
+	while (n < 2 * SLU_EXTENT_MAX) {
+		uint64_t blkno, got;
+
+		assert_int_equal(slu_space_take(v.store, &r, SLU_CHUNK_BLOCKS + n, r.blocks, &blkno,
+						&got, NULL),
+				 0);
+		assert_int_equal(blkno, SLU_CHUNK_BLOCKS + n);
+		assert_int_equal(extent_put(&v, id++, blkno, got, NULL), 0);
+		n += got;
+	}
+	slu_space_unreserve(v.store, &r, r.blocks, r.records);
+	vol_commit(&v);
+	/* as one, in one batch */
+	{
+		struct slu_ticket t;
+		struct slu_batch b;
+
+		slu_batch_init(&b);
+		slu_batch_put(&b, &SLU_KEY(INO, SLU_REC_EXTENT, 0), &e, 0);
+		slu_batch_free(&b, SLU_CHUNK_BLOCKS, 2 * SLU_EXTENT_MAX);
+		assert_int_equal(slu_ticket_get(v.store, &t, 1, 16, 0, NULL), 0);
+		assert_int_equal(slu_store_apply(v.store, &t, &b, NULL, NULL), 0);
+		slu_ticket_put(&t);
+		slu_batch_fini(&b);
+	}
+	vol_commit(&v);
+	for (uint64_t i = 0; i < id; i++) {
+		struct slu_ticket t;
+		struct slu_batch b;
+
+		slu_batch_init(&b);
+		slu_batch_del(&b, &SLU_KEY(INO, SLU_REC_EXTENT, i));
+		assert_int_equal(slu_ticket_get(v.store, &t, 1, 0, SLU_TICKET_KEPT_BACK, NULL), 0);
+		assert_int_equal(slu_store_apply(v.store, &t, &b, NULL, NULL), 0);
+		slu_ticket_put(&t);
+		slu_batch_fini(&b);
+	}
+	assert_int_equal(space_free(&v), free_at_first);
+	vol_close(&v);
+	disk_check(v.disk, NULL, false);
+	vol_free(&v);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -587,6 +684,8 @@ int main(void)
 		cmocka_unit_test(a_bad_space_record_takes_its_range_out_of_use),
 		cmocka_unit_test(a_grown_volume_has_more_room),
 		cmocka_unit_test(a_full_host_is_enospc_before_anything_is_promised),
+		cmocka_unit_test(a_huge_volume_opens_at_once_and_is_used_all_over),
+		cmocka_unit_test(the_largest_extents_can_be_freed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
