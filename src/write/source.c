@@ -23,7 +23,8 @@ static size_t buffer_copy(struct slu_source *src, void *dst, size_t len)
 		const struct iovec *v = &s->iov[s->i];
 		size_t n = slu_min(v->iov_len - s->off, len - done);
 
-		memcpy((char *)dst + done, (const char *)v->iov_base + s->off, n);
+		if (n)
+			memcpy((char *)dst + done, (const char *)v->iov_base + s->off, n);
 		done += n;
 		s->off += n;
 		if (s->off == v->iov_len) {
