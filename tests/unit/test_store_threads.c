@@ -15,6 +15,7 @@ struct shared {
 	uint32_t version[NKEYS]; /* each writer's part is its own */
 	unsigned int rounds;
 	_Atomic bool stop;
+	bool faults; /* writes of nodes fail now and then */
 	uint64_t seed;
 };
 
@@ -96,8 +97,12 @@ static void writer(void *arg)
 		struct slu_ticket t;
 		struct slu_batch b;
 		uint64_t txid;
+		int err;
 
-		assert_int_equal(slu_ticket_get(store, &t, 32, 32 * SLU_VALUE_MAX, 0, NULL), 0);
+		do {
+			err = slu_ticket_get(store, &t, 32, 32 * SLU_VALUE_MAX, 0, NULL);
+			assert_true(!err || w->s->faults);
+		} while (err);
 		slu_batch_init(&b);
 		write_records(w, &b);
 		write_extent(w, &b);
@@ -105,8 +110,11 @@ static void writer(void *arg)
 		slu_ticket_put(&t);
 		slu_batch_fini(&b);
 		check_own(w);
-		if (rng_below(&w->rng, 30) == 0)
-			assert_int_equal(slu_store_commit(store, txid, rng_below(&w->rng, 2)), 0);
+		if (rng_below(&w->rng, 30) == 0) {
+			err = slu_store_commit(store, txid, rng_below(&w->rng, 2));
+			assert_true(!err || w->s->faults);
+			assert_true(err || slu_store_durable_txid(store) >= txid);
+		}
 	}
 }
 
@@ -141,8 +149,31 @@ static void reader(void *arg)
 	}
 }
 
+static void breaker(void *arg)
+{
+	struct worker *w = arg;
+	static const int errors[] = {-EIO, -ENOSPC};
+
+	while (!w->s->stop) {
+		struct slu_simdisk_fault fault = {
+			.op = SLU_IO_WRITE,
+			.nth = 1 + rng_below(&w->rng, 20),
+			.times = 1 + rng_below(&w->rng, 5),
+			.blkno = 2,
+			.nblocks = UINT32_MAX,
+			.kind = rng_below(&w->rng, 2) ? SLU_FAULT_ERROR : SLU_FAULT_SHORT,
+			.error = errors[rng_below(&w->rng, 2)],
+		};
+
+		slu_simdisk_fault(w->s->v.disk, &fault);
+		slu_sleep_ns(rng_below(&w->rng, 100) * SLU_NS_PER_MS);
+	}
+	slu_simdisk_fault(w->s->v.disk, NULL);
+}
+
 static void run_workers(struct shared *s)
 {
+	struct worker b = {.s = s, .rng = {s->seed}};
 	struct worker w[NWRITERS + NREADERS] = {0};
 
 	for (unsigned int i = 0; i < slu_array_size(w); i++) {
@@ -154,9 +185,13 @@ static void run_workers(struct shared *s)
 						  i < NWRITERS ? writer : reader, &w[i]),
 				 0);
 	}
+	if (s->faults)
+		assert_int_equal(slu_thread_start(&b.thread, "breaker", breaker, &b), 0);
 	for (unsigned int i = 0; i < NWRITERS; i++)
 		slu_thread_join(&w[i].thread);
 	s->stop = true;
+	if (s->faults)
+		slu_thread_join(&b.thread);
 	for (unsigned int i = NWRITERS; i < slu_array_size(w); i++)
 		slu_thread_join(&w[i].thread);
 }
@@ -215,25 +250,37 @@ static void threads_agree_with_the_model(void **state)
 	free(s);
 }
 
+static void simulate(uint64_t seed, bool faults)
+{
+	struct shared *s = calloc(1, sizeof(*s));
+	struct slu_sim *sim = slu_sim_new(seed);
+
+	s->seed = seed;
+	s->rounds = 40;
+	s->faults = faults;
+	vol_new(&s->v, 16384);
+	slu_simdisk_inline(s->v.disk, false);
+	slu_simdisk_latency(s->v.disk, seed % 3 * SLU_NS_PER_MS);
+	s->v.opts.node_cache_bytes = 1 << 20;
+	s->v.opts.commit_interval_ns = 10 * SLU_NS_PER_MS;
+	if (slu_sim_run(sim, run_all, s, stderr))
+		fail_msg("deadlock with seed %lu", seed);
+	assert_int_equal(s->v.readonly, 0);
+	slu_sim_free(sim);
+	vol_free(&s->v);
+	free(s);
+}
+
 static void every_order_of_events_agrees_with_the_model(void **state)
 {
-	for (uint64_t seed = 1; seed <= 12; seed++) {
-		struct shared *s = calloc(1, sizeof(*s));
-		struct slu_sim *sim = slu_sim_new(seed);
+	for (uint64_t seed = 1; seed <= 10; seed++)
+		simulate(seed, false);
+}
 
-		s->seed = seed;
-		s->rounds = 40;
-		vol_new(&s->v, 8192);
-		slu_simdisk_inline(s->v.disk, false);
-		slu_simdisk_latency(s->v.disk, seed % 3 * SLU_NS_PER_MS);
-		s->v.opts.node_cache_bytes = 1 << 20;
-		s->v.opts.commit_interval_ns = 10 * SLU_NS_PER_MS;
-		if (slu_sim_run(sim, run_all, s, stderr))
-			fail_msg("deadlock with seed %lu", seed);
-		slu_sim_free(sim);
-		vol_free(&s->v);
-		free(s);
-	}
+static void and_so_it_does_when_writes_fail_now_and_then(void **state)
+{
+	for (uint64_t seed = 1; seed <= 10; seed++)
+		simulate(seed, true);
 }
 
 int main(void)
@@ -241,6 +288,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(threads_agree_with_the_model),
 		cmocka_unit_test(every_order_of_events_agrees_with_the_model),
+		cmocka_unit_test(and_so_it_does_when_writes_fail_now_and_then),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
