@@ -268,6 +268,9 @@ int op_run(struct ns_op *op)
 			op->ctx->need = need;
 			break;
 		}
+		/* A long wait may be for the very room that the ticket holds. */
+		if (need.slow)
+			slu_ticket_put(&op->ticket);
 		err = slu_need_wait(&need);
 		if (err)
 			break;

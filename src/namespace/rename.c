@@ -46,8 +46,11 @@ static int write_out_first(struct ns_op *op, struct slu_need *need)
 	if (!op->ns->wb || exchange(op) || !S_ISREG(inode->type) || !op->child[1] ||
 	    op->child[1] == op->child[0] || !slu_aspace_dirty(&inode->data))
 		return 0;
-	if (op->ctx->may_wait)
+	if (op->ctx->may_wait) {
+		/* From an earlier round; recording what is written needs room of its own. */
+		slu_ticket_put(&op->ticket);
 		return write_out(op->ns, inode);
+	}
 	*need = (struct slu_need){.wait = wait_written,
 				  .what = "data of a file that replaces another",
 				  .owner = op->ns,

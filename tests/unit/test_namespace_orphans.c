@@ -467,6 +467,29 @@ static void dirty_pages_of_an_unlinked_file_are_dropped(void **state)
 	assert_int_equal(nsfx_space(&fx).data_blocks, 0);
 }
 
+static void a_size_whose_data_was_punched_out_again_is_recorded(void **state)
+{
+	uint64_t file = mk(&fx, ROOT, "file", S_IFREG | 0644), txid;
+	struct slu_inode *inode;
+	struct slu_need need;
+
+	write_at(file, 0, "data", 4);
+	ok(slu_inode_get(fx.ns, file, &inode));
+	slu_rwlock_wrlock(&inode->data.lock);
+	ok(slu_pages_remove(&inode->data, fx.bio, 0, 4096, &need));
+	ok(inode->vol.iomap.ops->remove(&inode->vol.iomap, 0, 4096, SLU_DISK_SIZE_KEEP, &need));
+	slu_rwlock_wrunlock(&inode->data.lock);
+	assert_false(slu_aspace_dirty(&inode->data));
+	assert_int_equal(inode->data.disk_size, 0);
+	ok(slu_inode_sync_attr(inode, &txid));
+	assert_int_equal(inode->data.disk_size, 4);
+	slu_inode_put(inode);
+	ok(slu_store_commit(fx.store, txid, true));
+	nsfx_crash(&fx);
+	assert_int_equal(stat_of(&fx, file).size, 4);
+	assert_int_equal(stat_of(&fx, file).blocks, 0);
+}
+
 static void a_file_that_replaces_another_is_written_out_first(void **state)
 {
 	uint64_t old = mk(&fx, ROOT, "file", S_IFREG | 0644);
@@ -575,6 +598,7 @@ int main(void)
 		CASE(a_read_only_time_defers_freeing),
 		CASE(an_orphan_that_is_damaged_waits_for_fsck),
 		WRITING(dirty_pages_of_an_unlinked_file_are_dropped),
+		WRITING(a_size_whose_data_was_punched_out_again_is_recorded),
 		WRITING(a_file_that_replaces_another_is_written_out_first),
 		WRITING(a_rename_fails_if_writing_out_does),
 		WRITING(inodes_leave_memory_when_idle_and_clean),
