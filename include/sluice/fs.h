@@ -25,7 +25,8 @@ struct slu_fs_opts {
 	bool readonly;
 	bool sync;
 	bool kernel_writeback; /* the kernel keeps dirty pages (write-back cache): see slu_fs_seek */
-	bool relatime;
+	bool relatime;	/* atime moves where somebody could tell, or once a day */
+	bool noatime;	/* reading never moves it */
 	size_t cache_size;	/* bytes for pages and nodes together; 0: chosen from the machine's memory */
 	uint64_t commit_interval_ns;
 	struct slu_event_sink events;

@@ -105,6 +105,7 @@ struct slu_ns_opts {
 	struct slu_blockio *bio;
 	bool readonly;
 	bool relatime; /* atime is moved at most once a day unless older than mtime */
+	bool noatime;  /* atime is never moved by reading */
 	unsigned int max_idle_inodes; /* 0: 16,384 */
 	struct slu_event_sink events;
 	/* Called (under any lock; must not block) when slu_ns_reclaim has something to do. May be

@@ -119,6 +119,7 @@ bool stack_open(struct stack *st, const struct daemon_opts *o, const char *image
 		.sync = o->sync,
 		.kernel_writeback = !o->nowriteback && !o->sync,
 		.relatime = o->atime == ATIME_RELATIVE,
+		.noatime = o->atime == ATIME_NEVER,
 		.cache_size = o->cache_size,
 		.commit_interval_ns = o->commit_ns,
 		.events = *events,

@@ -73,6 +73,7 @@ static int build(struct slu_fs *fs, const char **why)
 		.bio = fs->bio,
 		.readonly = opts->readonly,
 		.relatime = opts->relatime,
+		.noatime = opts->noatime,
 		.events = opts->events,
 		.reclaim_wanted = opts->readonly ? NULL : housekeep_reclaim_wanted,
 		.reclaim_ctx = fs,

@@ -258,7 +258,7 @@ static bool atime_moves(const struct slu_inode *inode, const struct timespec *no
 {
 	const struct slu_attr *a = &inode->attr;
 
-	if (a->flags & SLU_INODE_NOATIME)
+	if (inode->ns->opts.noatime || a->flags & SLU_INODE_NOATIME)
 		return false;
 	if (!inode->ns->opts.relatime)
 		return true;
