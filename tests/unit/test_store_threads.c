@@ -226,7 +226,7 @@ static void run_all(void *arg)
 	vol_reopen(&s->v);
 	run_workers(s);
 	assert_true(slu_store_stats(s->v.store)->node_reads > 100);
-	assert_true(slu_store_stats(s->v.store)->commits > 1);
+	assert_true(s->faults || slu_store_stats(s->v.store)->commits > 1);
 	model_check(s->v.store, s->version, NKEYS);
 	vol_close(&s->v);
 	disk_check(s->v.disk, NULL, false);
