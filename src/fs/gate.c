@@ -72,14 +72,43 @@ static int enter(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode *inode
 	}
 }
 
-int gate_enter_write(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode *inode)
+/* A truncate has set the size and could not free what lies beyond. */
+static bool truncate_unfinished(struct slu_inode *inode)
 {
-	return enter(fs, ctx, inode, false);
+	slu_mutex_lock(&inode->vol.iomap.lock);
+	bool unfinished = inode->freeing;
+	slu_mutex_unlock(&inode->vol.iomap.lock);
+	return unfinished;
 }
 
 int gate_enter_resize(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode *inode)
 {
-	return enter(fs, ctx, inode, true);
+	int err = enter(fs, ctx, inode, true);
+
+	if (err || !truncate_unfinished(inode))
+		return err;
+	/* Before the file may grow again its old blocks have to go. */
+	err = fs_may_wait(ctx, "rest of a truncate");
+	if (!err)
+		err = slu_inode_free_extents(inode);
+	if (err)
+		gate_leave_resize(fs, inode);
+	return err;
+}
+
+int gate_enter_write(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode *inode)
+{
+	for (;;) {
+		int err = enter(fs, ctx, inode, false);
+
+		if (err || !truncate_unfinished(inode))
+			return err;
+		gate_leave_write(fs, inode);
+		err = gate_enter_resize(fs, ctx, inode);
+		if (err)
+			return err;
+		gate_leave_resize(fs, inode);
+	}
 }
 
 void gate_leave_write(struct slu_fs *fs, struct slu_inode *inode)

@@ -7,12 +7,18 @@
  */
 #include "fs_private.h"
 
-static uint64_t last_txid(struct slu_inode *inode)
+/*
+ * What datasync leaves out are times. True where the size too has been recorded: not after pages
+ * that had never been written were punched out below it.
+ */
+static bool size_recorded(struct slu_inode *inode, uint64_t *ret_txid)
 {
 	slu_mutex_lock(&inode->vol.iomap.lock);
-	uint64_t txid = inode->last_txid;
+	bool recorded =
+		inode->type != S_IFREG || slu_aspace_synced(&inode->data) <= inode->data.disk_size;
+	*ret_txid = inode->last_txid;
 	slu_mutex_unlock(&inode->vol.iomap.lock);
-	return txid;
+	return recorded;
 }
 
 int fs_sync_inode(struct slu_fs *fs, struct slu_inode *inode, bool datasync)
@@ -24,11 +30,7 @@ int fs_sync_inode(struct slu_fs *fs, struct slu_inode *inode, bool datasync)
 		err = slu_writeback_range(fs->wb, &inode->data, 0, UINT64_MAX);
 	if (err)
 		return err;
-	/* What was written has moved size and extents into the record; datasync leaves the times.
-	 */
-	if (datasync)
-		txid = last_txid(inode);
-	else
+	if (!datasync || !size_recorded(inode, &txid))
 		err = slu_inode_sync_attr(inode, &txid);
 	if (err)
 		return err;
