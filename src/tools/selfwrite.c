@@ -202,26 +202,53 @@ static bool selfwrite_byte_allowed(const struct selfwrite *sw, const struct self
 	return false;
 }
 
+/*
+ * In a long write almost any value of one byte was somewhere in the source. Where source and target
+ * are aligned, eight bytes that belong together must also come from one place, which no wrong bit
+ * survives.
+ */
+static bool selfwrite_word_allowed(const struct selfwrite *sw, const struct selfwrite_write *w,
+				   size_t pos, const uint8_t *got)
+{
+	size_t src = selfwrite_source_of(w, pos);
+
+	if (w->nparts > 1 || pos % 8 || src == SIZE_MAX || src % 8 ||
+	    selfwrite_source_of(w, pos + 7) == SIZE_MAX)
+		return true;
+	for (; src != SIZE_MAX && src != pos; pos = src, src = selfwrite_source_of(w, pos)) {
+		if (!memcmp(sw->before + src, got, 8))
+			return true;
+	}
+	return false;
+}
+
 static int selfwrite_compare(struct selfwrite *sw, const struct selfwrite_write *w, size_t size,
 			     size_t end, const uint8_t *got, const char *seen)
 {
 	for (size_t pos = 0; pos < end; pos++) {
-		size_t src;
+		size_t src = selfwrite_source_of(w, pos);
 
-		if (selfwrite_byte_allowed(sw, w, pos, size, got[pos]))
-			continue;
-		src = selfwrite_source_of(w, pos);
-		if (src == SIZE_MAX)
-			return selfwrite_fail(sw,
-					      "write at %zu: byte %zu (not written) is 0x%02x %s, "
-					      "expected 0x%02x",
-					      w->dst, pos, got[pos], seen,
-					      pos < size ? sw->before[pos] : 0);
-		return selfwrite_fail(
-			sw,
-			"write at %zu: byte %zu is 0x%02x %s, expected 0x%02x (from byte "
-			"%zu) or what the write itself put there",
-			w->dst, pos, got[pos], seen, sw->before[src], src);
+		if (!selfwrite_byte_allowed(sw, w, pos, size, got[pos])) {
+			if (src == SIZE_MAX)
+				return selfwrite_fail(
+					sw,
+					"write at %zu: byte %zu (not written) is 0x%02x "
+					"%s, expected 0x%02x",
+					w->dst, pos, got[pos], seen,
+					pos < size ? sw->before[pos] : 0);
+			return selfwrite_fail(
+				sw,
+				"write at %zu: byte %zu is 0x%02x %s, expected 0x%02x "
+				"(from byte %zu) or what the write itself put there",
+				w->dst, pos, got[pos], seen, sw->before[src], src);
+		}
+		if (!selfwrite_word_allowed(sw, w, pos, got + pos))
+			return selfwrite_fail(
+				sw,
+				"write at %zu: the eight bytes at %zu are a mixture %s, "
+				"expected those from byte %zu or what the write itself "
+				"put there",
+				w->dst, pos, seen, src);
 	}
 	return 0;
 }

@@ -412,8 +412,8 @@ static void a_directory_shows_each_entry_once(void)
 
 static void telldir_cookies_stay_valid_while_entries_come_and_go(void)
 {
-	static long cookies[MANY + 2];
-	static char following[MANY + 2][32];
+	static long cookies[MANY + 3];
+	static char following[MANY + 3][32];
 	unsigned int n = 0;
 	struct dirent *de;
 	DIR *dir;
