@@ -71,8 +71,6 @@ static void check_state(struct check *k, const struct slu_page *page, const char
 		wrong = "ERROR on a clean page";
 	else if (!(state & (SLU_PAGE_READING | SLU_PAGE_UPTODATE | SLU_PAGE_LOCKED)))
 		wrong = "neither uptodate nor being read";
-	else if (state & SLU_PAGE_GONE)
-		wrong = "GONE but in the cache";
 	if (wrong)
 		bad(k, "%s: %s (%s)", name, wrong, slu_page_state_name(state, buf, sizeof(buf)));
 }
@@ -175,7 +173,9 @@ int slu_cache_check(struct slu_cache *c, FILE *report)
 	for (uint32_t i = 0; i < c->nframes; i++) {
 		struct slu_page *page = page_at(c, i);
 
-		if (!atomic_load_explicit(&page->ino, memory_order_acquire))
+		/* Gone, but somebody still refers to it: not in the cache. */
+		if (!atomic_load_explicit(&page->ino, memory_order_acquire) ||
+		    slu_page_state(page) & SLU_PAGE_GONE)
 			continue;
 		check_page(&k, page);
 		if (c->owners[i] && c->owners[i]->first_page == i)

@@ -303,6 +303,28 @@ static void bytes_added_to_a_page_under_writeback_do_not_count(void **state)
 	}
 }
 
+static void do_sync_second_half(struct window *w)
+{
+	w->result = slu_writeback_range(w->r->wb, &w->r->as, 4 * PAGE, 8 * PAGE);
+}
+
+/* Each works out the size on disk from what the other has done, or one of them is forgotten. */
+static void two_passes_over_a_file_record_one_after_the_other(void **state)
+{
+	struct rig r;
+	struct window w = {.r = &r,
+			   .point = "writeback.before_complete",
+			   .fn = do_sync_second_half};
+
+	new_rig(&r, false, true);
+	window_open(&w);
+	must_eq(slu_writeback_range(r.wb, &r.as, 0, 4 * PAGE), 0);
+	window_close(&w);
+	must_eq(w.result, 0);
+	must_eq(rig_disk_size(&r), 8 * PAGE);
+	expect(&r, pattern, 8 * PAGE);
+}
+
 /* ------------------------------------------------------------------ a read under way */
 
 static void a_read_that_truncate_overtakes_looks_again(void **state)
@@ -366,6 +388,31 @@ static void a_write_overtakes_a_read_of_the_same_pages(void **state)
 	}
 }
 
+/* And the read failing afterwards takes nothing away. */
+static void a_write_outlives_a_read_of_the_same_pages_that_fails(void **state)
+{
+	struct rig r;
+	struct window w = {.r = &r,
+			   .point = "read.before_uptodate",
+			   .fn = do_write,
+			   .finishes = true};
+	static unsigned char want[8 * PAGE];
+
+	new_rig(&r, true, false);
+	slu_simdisk_fault(r.disk, &(struct slu_simdisk_fault){.op = SLU_IO_READ,
+							      .nth = 1,
+							      .times = 1,
+							      .kind = SLU_FAULT_ERROR,
+							      .error = -EIO});
+	window_open(&w);
+	must_eq(rig_read(&r, 0, back, 8 * PAGE), -EIO);
+	window_close(&w);
+	memcpy(want, pattern, sizeof(want));
+	memcpy(want, other, 4 * PAGE);
+	must_eq(slu_cache_stats(r.cache)->dirty, 4);
+	expect(&r, want, 8 * PAGE);
+}
+
 /* The page has been read; before its frame is referenced it is replaced. */
 static void a_reader_that_waited_sees_the_page_whole(void **state)
 {
@@ -404,9 +451,11 @@ int main(void)
 		cmocka_unit_test(truncate_before_the_mark_leaves_nothing_to_write),
 		cmocka_unit_test(a_page_that_is_written_again_meanwhile_stays_dirty),
 		cmocka_unit_test(bytes_added_to_a_page_under_writeback_do_not_count),
+		cmocka_unit_test(two_passes_over_a_file_record_one_after_the_other),
 		cmocka_unit_test(a_read_that_truncate_overtakes_looks_again),
 		cmocka_unit_test(truncate_waits_for_a_read_of_its_edge),
 		cmocka_unit_test(a_write_overtakes_a_read_of_the_same_pages),
+		cmocka_unit_test(a_write_outlives_a_read_of_the_same_pages_that_fails),
 		cmocka_unit_test(a_reader_that_waited_sees_the_page_whole),
 	};
 
