@@ -41,13 +41,13 @@ static void check_record(struct check_run *run, const struct slu_key *key, const
 	/* Space records depend on where blocks lie, and are left out of what statfs is made of. */
 	if (key->ino != SLU_INO_VOLUME || key->type != SLU_REC_SPACE)
 		r->record_bytes += SLU_RECORD_OVERHEAD + len;
-	if (key->ino != SLU_INO_VOLUME || key->type > SLU_REC_SPACE) {
-		if (run->gap && !run->past_space)
-			run->space_gap = true;
-		run->past_space = true;
-	} else if (run->gap) {
+	/* A damaged node before this record may have held what comes before it. */
+	if (run->gap && !run->past_space)
 		run->space_gap = true;
-	}
+	if (run->gap && !run->past_orphans)
+		run->orphan_gap = true;
+	run->past_space |= key->ino != SLU_INO_VOLUME || key->type > SLU_REC_SPACE;
+	run->past_orphans |= key->ino != SLU_INO_VOLUME;
 	if (key->ino == SLU_INO_VOLUME)
 		check_volume_record(run, key, value, len);
 	else

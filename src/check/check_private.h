@@ -75,7 +75,7 @@ struct check_run {
 	uint64_t nblocks, hash_seed, next_ino;
 	/* the walk */
 	uint64_t nodes;
-	bool any_record, past_space;
+	bool any_record, past_space, past_orphans;
 	struct slu_key last_key;
 	bool gap;       /* a damaged node since the last record */
 	bool space_gap; /* space records may be missing */

@@ -162,7 +162,7 @@ static void inode_check_extent_end(struct check_run *run, uint64_t first, uint64
 	struct check_current *cur = &run->current;
 	uint64_t allowed = slu_bytes_to_blocks(cur->size);
 
-	if (!cur->has_inode || unwritten || first + n <= allowed)
+	if (!cur->has_inode || unwritten || first + n <= allowed || run->orphan_gap)
 		return;
 	/* Blocks on their way to being freed. */
 	if (cur->orphan && (cur->orphan->what == SLU_ORPHAN_UNLINKED ||

@@ -307,8 +307,9 @@ static void every_single_node_is_looked_at(void **state)
 		fixture_check(f);
 		assert_int_equal(f->error, 0);
 		if (f->result.problems) {
-			assert_int_equal(f->result.problems, 1);
-			assert_int_equal(f->kinds[SLU_PROBLEM_NODE], 1);
+			if (f->result.problems != 1 || f->kinds[SLU_PROBLEM_NODE] != 1)
+				fail_msg("block %llu: expected one problem, a node; found:\n%s",
+					 (unsigned long long)blkno, f->texts);
 			if (!strstr(f->texts, "cannot be opened")) {
 				snprintf(name, sizeof(name), "block %llu ",
 					 (unsigned long long)blkno);
