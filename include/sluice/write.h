@@ -57,7 +57,10 @@ void slu_source_fd_init(struct slu_source_fd *s, int fd);
 
 /*
  * The kernel writes back its own pages: the data is believed written already. Whole or failed,
- * never short, never -ENOMEM; -ENOSPC only after what was pending has been given back.
+ * never short, never -ENOMEM; -ENOSPC only after what was pending has been given back (which is
+ * reserve's to see to). Everything is reserved before the first byte is copied, for requests of up
+ * to 260 pages that a cache of eight times as many frames can hold; larger ones, or those of a
+ * source that does not have everything ready, are whole or failed in parts of that size.
  */
 #define SLU_WRITE_KERNEL_CACHE 1u
 #define SLU_WRITE_APPEND       2u /* pos is the size at that moment */
@@ -70,8 +73,11 @@ struct slu_write_result {
 /*
  * Writes len bytes of src at pos, in segments; each takes as->lock exclusive and gives it up. No
  * lock held. need given: -EAGAIN with ret->done bytes done so far if it would have to wait (cache
- * full, reservation); call again for the rest. 0 when ret->done > 0 or len is 0 (a short write: out
- * of space, or the source ended); else -ENOSPC, -EIO, -EFBIG, -ENOMEM, -EROFS, the source's error,
+ * full, reservation, a page to be read first); call again for the rest, after an append at ret->pos
+ * + ret->done and without the flag. The need refers to `as`. Waits for the source in any case. 0
+ * when ret->done > 0 or len is 0 (a short write: out of space, or the source ended); else -ENOSPC,
+ * -EIO, -EFBIG, -ENOMEM, -EROFS, the source's error
+ * (-EIO where it ended at once),
  * or the recorded error when the inode's failed pages are over their limit. The caller has checked
  * permissions, limits and flags and has flagged the times.
  */
@@ -91,7 +97,8 @@ struct slu_read_vec {
 };
 /*
  * Up to len bytes at pos, cut at the size. Reads missing pages from disk, with read-ahead when
- * `ahead` pages are asked for. No lock held; waits for I/O. ret is valid on 0 only. -EIO, -ENOMEM.
+ * `ahead` pages are asked for. No lock held; waits for I/O and for frames. ret is valid on 0 only.
+ * -EIO, -ENOMEM (also for more pages than the cache could hold at once).
  */
 int slu_read(struct slu_aspace *as, struct slu_blockio *bio, uint64_t pos, uint64_t len,
 	     unsigned int ahead, struct slu_read_vec *ret);
@@ -106,12 +113,16 @@ void slu_read_done(struct slu_read_vec *v);
  * end first, partial pages on MAPPED blocks must be read first: -EAGAIN with need. Zeroed edges
  * inside the size are dirty pages afterwards. frames are taken from the need as well.
  * Dirty pages that are dropped give their reservation back in the backend's remove().
+ * end UINT64_MAX is a truncate: what lies behind pos in its page is zeroed in memory alone, since
+ * the size is about to move there, in the same section. Other errors: -EIO (an edge cannot be
+ * read), -ENOMEM.
  */
 int slu_pages_remove(struct slu_aspace *as, struct slu_blockio *bio, uint64_t pos, uint64_t end,
 		     struct slu_need *need);
 /*
  * Before the size grows from `old`: the bytes from old to the end of its page read as zeros (the
- * block's bytes beyond EOF mean nothing on disk). as->lock exclusive; -EAGAIN with need.
+ * block's bytes beyond EOF mean nothing on disk): its page is dirty afterwards if it has a block.
+ * as->lock exclusive; -EAGAIN with need, -EIO, -ENOMEM. slu_write does this by itself.
  */
 int slu_pages_zero_tail(struct slu_aspace *as, struct slu_blockio *bio, uint64_t old,
 			struct slu_need *need);

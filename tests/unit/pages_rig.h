@@ -153,6 +153,17 @@ static inline void rig_init(struct rig *r, const struct rig_opts *o)
 /* Writeback must be at rest: nothing dirty, or too little and too young for it to have begun. */
 static inline void rig_check(struct rig *r)
 {
+	bool reading;
+
+	/* A reader goes on at the first page that is there, or is not, while the read still ends.
+	 */
+	do {
+		slu_mutex_lock(&r->as.tags);
+		reading = r->as.nreads;
+		slu_mutex_unlock(&r->as.tags);
+		if (reading)
+			slu_sleep_ns(10000);
+	} while (reading);
 	must_eq(slu_cache_check(r->cache, stderr), 0);
 }
 
