@@ -77,8 +77,9 @@ struct check_run {
 	uint64_t nodes;
 	bool any_record, past_space, past_orphans;
 	struct slu_key last_key;
-	bool gap;       /* a damaged node since the last record */
-	bool space_gap; /* space records may be missing */
+	bool gap;        /* a damaged node since the last record */
+	bool space_gap;  /* space records may be missing */
+	bool orphan_gap; /* orphan records may be missing */
 	struct check_current current;
 	/* kept */
 	GArray *inodes;  /* struct check_inode */
