@@ -316,6 +316,22 @@ static void seek_data_never_skips_data_even_if_it_is_dirty(void)
 	check_seek_covers(fd, model, 4 * MiB);
 }
 
+/* The kernel may have grown the file in its own cache without a word to the daemon. */
+static void seek_data_finds_data_that_was_never_written_out(void)
+{
+	uint8_t *model = calloc(1, 4 * MiB), buf[100];
+	int fd = posix_create("f");
+
+	posix_fill(buf, sizeof(buf), 1);
+	posix_write_at(fd, buf, sizeof(buf), 4 * MiB - 100);
+	memcpy(model + 4 * MiB - 100, buf, 100);
+	check_seek_covers(fd, model, 4 * MiB);
+	CHECK(OK(lseek(fd, 4 * MiB - 1, SEEK_DATA)) == 4 * MiB - 1);
+	EQ(4 * MiB, OK(lseek(fd, 4 * MiB - 1, SEEK_HOLE)));
+	FAILS(ENXIO, lseek(fd, 4 * MiB, SEEK_DATA));
+	FAILS(ENXIO, lseek(fd, 4 * MiB, SEEK_HOLE));
+}
+
 static void holes_are_found_once_a_file_is_closed(void)
 {
 	uint8_t buf[8192];
@@ -375,6 +391,8 @@ const struct posix_check data_checks[] = {
 	{"sendfile_and_splice_move_every_byte", sendfile_and_splice_move_every_byte, 0},
 	{"seek_data_never_skips_data_even_if_it_is_dirty",
 	 seek_data_never_skips_data_even_if_it_is_dirty, 0},
+	{"seek_data_finds_data_that_was_never_written_out",
+	 seek_data_finds_data_that_was_never_written_out, 0},
 	{"holes_are_found_once_a_file_is_closed", holes_are_found_once_a_file_is_closed, 0},
 	{"fcntl_locks_keep_processes_apart", fcntl_locks_keep_processes_apart, 0},
 	{NULL, NULL, 0},
