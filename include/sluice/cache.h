@@ -31,6 +31,13 @@ struct slu_aspace_owner {
 	 * only. */
 	void (*pin)(struct slu_aspace *as);
 	void (*unpin)(struct slu_aspace *as);
+	/*
+	 * Blocks that hold data are about to be written in place: waits until the tree on disk
+	 * shows no more of the file than memory does. The zeros behind a new end must not reach a
+	 * block of which the tree on disk still shows the old end. No lock held; an error keeps the
+	 * pages dirty. NULL: nothing to wait for.
+	 */
+	int (*before_overwrite)(struct slu_aspace *as);
 };
 
 /*

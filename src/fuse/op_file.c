@@ -196,13 +196,17 @@ static int write_some(struct request *req, const struct fuse_write_in *in)
 	struct iovec iov = {(char *)(in + 1) + req->done, in->size - req->done};
 	struct slu_write_result res = {0};
 	struct slu_source_buffer src;
+	unsigned int flags = 0;
 	int err;
 
+	if (cached)
+		flags = SLU_WRITE_KERNEL_CACHE;
+	else if (in->flags & O_DIRECT)
+		flags = SLU_WRITE_WHOLE;
 	slu_source_buffer_init(&src, &iov, 1);
 	/* The kernel does not know whose handle it is that it writes back through. */
 	err = slu_fs_write(fs_of(req), &req->ctx, request_ino(req), cached ? NO_HANDLE : in->fh,
-			   &src.source, in->offset + req->done, iov.iov_len,
-			   cached ? SLU_WRITE_KERNEL_CACHE : 0, kill, &res);
+			   &src.source, in->offset + req->done, iov.iov_len, flags, kill, &res);
 	slu_assert(res.done <= iov.iov_len);
 	req->done += res.done;
 	return err;
@@ -221,9 +225,11 @@ int op_write(struct request *req)
 	err = write_some(req, in);
 	if (err == -EAGAIN)
 		return err;
-	/* A page of the kernel's that came short would be lost without a word: then all of it
-	 * fails. */
-	if (in->write_flags & FUSE_WRITE_CACHE) {
+	/*
+	 * A page of the kernel's that came short would be lost without a word, and a short answer
+	 * to O_DIRECT becomes EIO: then all of it fails.
+	 */
+	if (in->write_flags & FUSE_WRITE_CACHE || in->flags & O_DIRECT) {
 		if (!err && req->done < in->size)
 			err = -ENOSPC;
 		if (err)

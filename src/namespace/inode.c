@@ -431,6 +431,9 @@ static int set_size_locked(struct slu_inode *inode, struct slu_ticket *t, uint64
 		return err;
 	inode->attr = attr;
 	inode->last_txid = txid;
+	/* The block that the end lies in now is written in place, zeros behind the end and all. */
+	if (size < inode->data.disk_size && size % SLU_BLOCK_SIZE)
+		atomic_store(&inode->shrink_txid, txid);
 	inode->data.disk_size = size;
 	inode->truncating |= record;
 	inode->freeing |= orphan_truncate;

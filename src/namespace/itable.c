@@ -217,7 +217,22 @@ static void unpin(struct slu_aspace *as)
 	slu_mutex_unlock(&ns->table.lock);
 }
 
-const struct slu_aspace_owner inode_aspace_owner = {.pin = pin, .unpin = unpin};
+static int before_overwrite(struct slu_aspace *as)
+{
+	struct slu_inode *inode = slu_container_of(as, struct slu_inode, data);
+	struct slu_store *store = inode->ns->store;
+	uint64_t txid = atomic_load(&inode->shrink_txid);
+
+	if (txid <= slu_store_durable_txid(store))
+		return 0;
+	return slu_store_commit(store, txid, false);
+}
+
+const struct slu_aspace_owner inode_aspace_owner = {
+	.pin = pin,
+	.unpin = unpin,
+	.before_overwrite = before_overwrite,
+};
 
 void itable_set_orphan(struct slu_inode *inode, bool orphan)
 {

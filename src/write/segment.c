@@ -102,7 +102,7 @@ static void unreserve_from(struct segment *seg, uint64_t at)
 static int reserve_some(struct segment *seg, struct slu_iomap *m)
 {
 	struct slu_iomap_inode *backend = seg->as->backend;
-	bool whole = seg->op->flags & SLU_WRITE_KERNEL_CACHE;
+	bool whole = seg->op->flags & (SLU_WRITE_KERNEL_CACHE | SLU_WRITE_WHOLE);
 
 	for (;;) {
 		uint64_t first = m->pos >> SLU_BLOCK_SHIFT;
@@ -122,7 +122,7 @@ static int reserve_some(struct segment *seg, struct slu_iomap *m)
 static int segment_map(struct segment *seg)
 {
 	struct slu_iomap_inode *backend = seg->as->backend;
-	bool whole = seg->op->flags & SLU_WRITE_KERNEL_CACHE;
+	bool whole = seg->op->flags & (SLU_WRITE_KERNEL_CACHE | SLU_WRITE_WHOLE);
 	uint64_t pos = seg->pos;
 
 	do {
@@ -275,7 +275,8 @@ static uint32_t copy_page(struct segment *seg, uint64_t pgidx, uint32_t off, uin
 	if (got < SLU_BLOCK_SIZE) {
 		struct slu_need need = op->need;
 
-		/* -EAGAIN: a short copy of a page that was to be covered whole, or one evicted since. */
+		/* -EAGAIN: a short copy of a page that was to be covered whole, or one evicted
+		 * since. */
 		if (page_base(op, pgidx, seg->maps[seg->map].type, off, off + got, &base)) {
 			op->need = need;
 			carry(op, frame, off, got);

@@ -244,6 +244,7 @@ static void run_fill_io(struct slu_cache *c, struct wb_run *run)
 /* Where the run goes. Shortens it to one mapping; 0, or the error. */
 static int run_map(struct wb_pass *p, struct wb_run *run)
 {
+	const struct slu_aspace_owner *owner = p->as->owner;
 	struct slu_iomap_inode *backend = p->as->backend;
 	uint64_t pos = run->pgidx << SLU_BLOCK_SHIFT, len = (uint64_t)run->n << SLU_BLOCK_SHIFT;
 	uint32_t n;
@@ -256,11 +257,12 @@ static int run_map(struct wb_pass *p, struct wb_run *run)
 	 */
 	if (run->map.type == SLU_IOMAP_HOLE)
 		return -EIO;
-	if (run->map.type == SLU_IOMAP_DELALLOC) {
+	if (run->map.type == SLU_IOMAP_DELALLOC)
 		err = backend->ops->allocate(backend, &run->map, run->map.len, NULL);
-		if (err)
-			return err;
-	}
+	else if (run->map.type == SLU_IOMAP_MAPPED && owner && owner->before_overwrite)
+		err = owner->before_overwrite(p->as);
+	if (err)
+		return err;
 	run->mapped = true;
 	n = (uint32_t)(run->map.len >> SLU_BLOCK_SHIFT);
 	slu_assert(run->map.pos == pos && n && n <= run->n);

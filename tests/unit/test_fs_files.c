@@ -420,6 +420,41 @@ static void an_unlinked_open_file_lives_until_it_is_closed(void **state)
 	assert_int_equal(free_blocks(r), before);
 }
 
+/*
+ * A truncate to within a block zeroes the rest of its page. Until the truncate itself is on disk,
+ * these zeros may not be: after a power cut the file may have its old size.
+ */
+static void zeros_behind_a_new_end_wait_for_the_truncate(void **state)
+{
+	struct rig *r = *state;
+	uint8_t data[8192], back[8192];
+	struct slu_inode *inode;
+	struct slu_attr attr;
+	uint64_t ino = make_file(r, "file");
+
+	memset(data, 0xaa, sizeof(data));
+	write_at(r, ino, 0, data, sizeof(data));
+	assert_int_equal(slu_fs_sync(r->fs), 0);
+	assert_int_equal(slu_fs_truncate(r->fs, &r->ctx, ino, 3000, false, &attr), 0);
+	write_at(r, ino, 10, "b", 1);
+	assert_int_equal(slu_inode_get(r->fs->ns, ino, &inode), 0);
+	assert_int_equal(slu_writeback_range(r->fs->wb, &inode->data, 0, UINT64_MAX), 0);
+	slu_inode_put(inode);
+
+	/* The power fails now; everything that was written, flushed or not, is kept. */
+	struct slu_simdisk *after = slu_simdisk_clone(r->disk);
+	slu_simdisk_power_cut(after, 0);
+	assert_int_equal(slu_fs_unmount(r->fs), 0);
+	slu_simdisk_free(r->disk);
+	r->disk = after;
+	mount_rig(r, false);
+	ino = find_file(r, "file");
+	size_t n = read_at(r, ino, 0, back, sizeof(back));
+	assert_true(n == 3000 || n == sizeof(back));
+	for (size_t i = 0; i < n; i++)
+		assert_int_equal(back[i], i == 10 ? 'b' : 0xaa);
+}
+
 static void random_operations_agree_with_a_plain_array(void **state)
 {
 	struct rig *r = *state;
@@ -503,6 +538,7 @@ int main(void)
 		CASE(copy_range_copies_and_keeps_holes),
 		CASE(a_read_only_mount_reads_and_refuses),
 		CASE(an_unlinked_open_file_lives_until_it_is_closed),
+		CASE(zeros_behind_a_new_end_wait_for_the_truncate),
 		CASE(random_operations_agree_with_a_plain_array),
 	};
 
