@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fs: a mounted volume without FUSE. Builds the whole stack in one function, and has what concerns open
- * files: read, write, truncate, fallocate, seek, fsync, copy. The daemon, the tests and the simulator all use it.
+ * fs: a mounted volume without FUSE. Builds the whole stack in one function, and has what concerns
+ * open files: read, write, truncate, fallocate, seek, fsync, copy. The daemon, the tests and the
+ * simulator all use it.
  */
 #ifndef SLUICE_FS_H
 #define SLUICE_FS_H
@@ -17,17 +18,19 @@ struct slu_fs {
 	struct slu_writeback *wb;
 	struct slu_ns *ns;
 	bool readonly;
-	bool sync;	      /* -o sync: every write is durable when it returns */
+	bool sync; /* -o sync: every write is durable when it returns */
 	struct slu_fs_private *p;
 };
 
 struct slu_fs_opts {
 	bool readonly;
 	bool sync;
-	bool kernel_writeback; /* the kernel keeps dirty pages (write-back cache): see slu_fs_seek */
-	bool relatime;	/* atime moves where somebody could tell, or once a day */
-	bool noatime;	/* reading never moves it */
-	size_t cache_size;	/* bytes for pages and nodes together; 0: chosen from the machine's memory */
+	bool kernel_writeback; /* the kernel keeps dirty pages (write-back cache): see slu_fs_seek
+				*/
+	bool relatime;         /* atime moves where somebody could tell, or once a day */
+	bool noatime;          /* reading never moves it */
+	size_t cache_size;     /* bytes for pages and nodes together; 0: chosen from the machine's
+				  memory */
 	uint64_t commit_interval_ns;
 	struct slu_event_sink events;
 };
@@ -38,11 +41,15 @@ struct slu_fs_opts {
  */
 int slu_fs_mount(struct slu_blockio *bio, const struct slu_fs_opts *opts, struct slu_fs **ret,
 		 const char **why);
-/* Writes out, commits, takes the stack down, closes the blockio. Returns the first error; everything is freed all the same. */
+/*
+ * Writes out, commits, takes the stack down, closes the blockio. Returns the first error;
+ * everything is freed all the same.
+ */
 int slu_fs_unmount(struct slu_fs *fs);
 
 /* Formats: an empty root directory owned by uid:gid. */
-int slu_fs_format(struct slu_blockio *bio, uint64_t nblocks, const char *label, uid_t uid, gid_t gid);
+int slu_fs_format(struct slu_blockio *bio, uint64_t nblocks, const char *label, uid_t uid,
+		  gid_t gid);
 
 /* statfs(2), from memory. */
 struct slu_statfs {
@@ -58,27 +65,36 @@ void slu_fs_statfs(struct slu_fs *fs, struct slu_statfs *ret);
 int slu_fs_open(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, int flags, uint64_t *ret_fh);
 void slu_fs_release(struct slu_fs *fs, uint64_t ino, uint64_t fh);
 
-/* Results as in write.h. fh may be UINT64_MAX (none). kill_priv: clear setuid and setgid, drop security.capability. */
-int slu_fs_read(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t fh, uint64_t pos, uint64_t len,
-		struct slu_read_vec *ret);
-int slu_fs_write(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t fh, struct slu_source *src,
-		 uint64_t pos, uint64_t len, unsigned int flags, bool kill_priv, struct slu_write_result *ret);
-/* The error of an earlier write comes first; then data and metadata are made durable. Waits: parked. */
+/*
+ * Results as in write.h. fh may be UINT64_MAX (none). kill_priv: clear setuid and setgid, drop
+ * security.capability.
+ */
+int slu_fs_read(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t fh, uint64_t pos,
+		uint64_t len, struct slu_read_vec *ret);
+int slu_fs_write(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t fh,
+		 struct slu_source *src, uint64_t pos, uint64_t len, unsigned int flags,
+		 bool kill_priv, struct slu_write_result *ret);
+/*
+ * The error of an earlier write comes first; then data and metadata are made durable. Waits:
+ * parked.
+ */
 int slu_fs_fsync(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t fh, bool datasync);
 /* Everything: data, times, a commit. */
 int slu_fs_sync(struct slu_fs *fs);
-int slu_fs_truncate(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t size, bool kill_priv,
-		    struct slu_attr *ret);
+int slu_fs_truncate(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t size,
+		    bool kill_priv, struct slu_attr *ret);
 /* mode: FALLOC_FL_*: 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, ZERO_RANGE, ZERO_RANGE|KEEP_SIZE. */
-int slu_fs_fallocate(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, int mode, uint64_t pos, uint64_t len);
+int slu_fs_fallocate(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, int mode, uint64_t pos,
+		     uint64_t len);
 /* whence: SEEK_DATA or SEEK_HOLE. */
-int slu_fs_seek(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t pos, int whence, uint64_t *ret);
+int slu_fs_seek(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t pos, int whence,
+		uint64_t *ret);
 int slu_fs_copy_range(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino_in, uint64_t pos_in,
 		      uint64_t ino_out, uint64_t pos_out, uint64_t len, uint64_t *ret_done);
 
 /*
- * After -ENOSPC from the namespace: waits until space that is on its way back (deleted files, blocks that two commits hold
- * back) has come back. 0: try once more. -EAGAIN: ctx may not wait.
+ * After -ENOSPC from the namespace: waits until space that is on its way back (deleted files,
+ * blocks that two commits hold back) has come back. 0: try once more. -EAGAIN: ctx may not wait.
  */
 int slu_fs_make_room(struct slu_fs *fs, struct slu_ctx *ctx);
 

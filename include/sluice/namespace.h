@@ -89,7 +89,8 @@ struct slu_inode {
 	uint32_t nopen; /* of these: open handles */
 	/* lru: idle inodes, or those to be reclaimed */
 	struct slu_inode *hash_next, *lru_next, *lru_prev, *dirty_next, *dirty_prev;
-	_Atomic uint64_t shrink_txid; /* the last truncate to within a block; see before_overwrite */
+	_Atomic uint64_t
+		shrink_txid; /* the last truncate to within a block; see before_overwrite */
 	/* the fs layer's */
 	_Atomic uint64_t readahead_pos; /* where the last sequential read ended */
 	uint32_t nopen_write; /* open handles that may write; under the fs's gate lock, as the next

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * volume: the iomap backend of a real volume. Extents are records of the store (SLU_REC_EXTENT); what
- * is not recorded yet, reserved ranges and blocks with I/O in flight, lives in memory per inode.
+ * volume: the iomap backend of a real volume. Extents are records of the store (SLU_REC_EXTENT);
+ * what is not recorded yet, reserved ranges and blocks with I/O in flight, lives in memory per
+ * inode.
  *
  * States of a block of a file, and what moves it on:
  *
@@ -24,13 +25,13 @@
  *	UNWRITTEN	-		-			extent, unwritten
  *	MAPPED		-		-			extent
  *
- * So, at any time that iomap.lock is free: reservation.records = delalloc.weight and reservation.blocks
- * = delalloc.weight - in_flight; no record covers a block of `delalloc`; records do not overlap, and
- * none runs on where the one before it ends (same flags, next block) unless the two are together
- * longer than SLU_EXTENT_MAX or met in separate changes.
+ * So, at any time that iomap.lock is free: reservation.records = delalloc.weight and
+ * reservation.blocks = delalloc.weight - in_flight; no record covers a block of `delalloc`;
+ * records do not overlap, and none runs on where the one before it ends (same flags, next block)
+ * unless the two are together longer than SLU_EXTENT_MAX or met in separate changes.
  *
- * Records come from an image that may be anybody's: one that makes no sense is -EIO to the operation
- * that meets it, and an event.
+ * Records come from an image that may be anybody's: one that makes no sense is -EIO to the
+ * operation that meets it, and an event.
  */
 #ifndef SLUICE_VOLUME_H
 #define SLUICE_VOLUME_H
@@ -40,8 +41,8 @@
 
 struct slu_volume_stats {
 	_Atomic uint64_t maps, reserves, unreserves, allocates, allocated_blocks, completes,
-		completes_in_place, complete_errors, removes, removed_blocks, preallocs, zero_ranges,
-		restarts, bad_records;
+		completes_in_place, complete_errors, removes, removed_blocks, preallocs,
+		zero_ranges, restarts, bad_records;
 };
 
 /* Shared by all inodes of a mount. */
@@ -50,13 +51,13 @@ struct slu_volume {
 	struct slu_blockio *bio;
 	/*
 	 * Nodes of the delalloc sets. A range is at least one block long, so all sets together
-	 * never have more ranges than `ndelalloc`; reserve() sees to it that the pool is as large as
-	 * that, and whatever comes after it cannot fail for want of a node.
+	 * never have more ranges than `ndelalloc`; reserve() sees to it that the pool is as large
+	 * as that, and whatever comes after it cannot fail for want of a node.
 	 */
 	struct slu_range_pool ranges;
 	_Atomic uint64_t ndelalloc; /* blocks in all delalloc sets, and those about to be */
-	_Atomic uint64_t goal;	    /* where the last allocation ended: the next new file starts there */
-	_Atomic uint64_t nblocks;   /* of the volume, as last seen: extents lie below */
+	_Atomic uint64_t goal; /* where the last allocation ended: the next new file starts there */
+	_Atomic uint64_t nblocks;     /* of the volume, as last seen: extents lie below */
 	struct slu_event_sink events; /* may be set after init, before any inode is used */
 	struct slu_volume_stats stats;
 };
@@ -71,14 +72,14 @@ struct slu_volume_inode {
 	struct slu_volume *vol;
 	/* under iomap.lock */
 	/*
-	 * In file blocks. Value 0: reserved. Else in flight, with (block number - file block) and the top
-	 * bit flipped: one number for a whole run, so that what is allocated piece by piece joins,
-	 * and never 0.
+	 * In file blocks. Value 0: reserved. Else in flight, with (block number - file block) and
+	 * the top bit flipped: one number for a whole run, so that what is allocated piece by
+	 * piece joins, and never 0.
 	 */
 	struct slu_ranges delalloc;
 	struct slu_reservation reservation; /* what delalloc owns */
-	uint64_t in_flight;	/* blocks of delalloc that are */
-	uint64_t goal;		/* block after the last one allocated to this inode; 0: none */
+	uint64_t in_flight;                 /* blocks of delalloc that are */
+	uint64_t goal; /* block after the last one allocated to this inode; 0: none */
 };
 
 /* No I/O, cannot fail. fini asserts that no reservation is left. */
@@ -92,32 +93,34 @@ void slu_volume_inode_fini(struct slu_volume_inode *vi);
 void slu_volume_inode_forget(struct slu_volume_inode *vi);
 
 /*
- * fallocate: HOLE in [*pos, end) gets UNWRITTEN extents, out of fresh space; other types stay. Bounded
- * per call like remove: 1 = more to do (*pos moves on). Block-aligned. -ENOSPC with what was done kept in *pos.
- * Caller: inode rwlock exclusive. DELALLOC is left alone. disk_size as in remove.
+ * fallocate: HOLE in [*pos, end) gets UNWRITTEN extents, out of fresh space; other types stay.
+ * Bounded per call like remove: 1 = more to do (*pos moves on). Block-aligned. -ENOSPC with what
+ * was done kept in *pos. Caller: inode rwlock exclusive. DELALLOC is left alone. disk_size as in
+ * remove.
  */
-int slu_volume_prealloc(struct slu_volume_inode *vi, uint64_t *pos, uint64_t end, uint64_t disk_size,
-			struct slu_need *need);
+int slu_volume_prealloc(struct slu_volume_inode *vi, uint64_t *pos, uint64_t end,
+			uint64_t disk_size, struct slu_need *need);
 /*
- * MAPPED in the block-aligned range becomes UNWRITTEN and DELALLOC becomes HOLE, even if it then fails
- * (pages dropped, none under writeback); bounded; as prealloc, but it draws on the blocks kept back and
- * does not fail with -ENOSPC.
+ * MAPPED in the block-aligned range becomes UNWRITTEN and DELALLOC becomes HOLE, even if it then
+ * fails (pages dropped, none under writeback); bounded; as prealloc, but it draws on the blocks
+ * kept back and does not fail with -ENOSPC.
  */
-int slu_volume_zero_range(struct slu_volume_inode *vi, uint64_t *pos, uint64_t end, uint64_t disk_size,
-			  struct slu_need *need);
+int slu_volume_zero_range(struct slu_volume_inode *vi, uint64_t *pos, uint64_t end,
+			  uint64_t disk_size, struct slu_need *need);
 /*
- * SEEK_DATA / SEEK_HOLE from pos (bytes) below `size`, from the records and delalloc ranges: UNWRITTEN is a
- * hole unless `dirty_pages` (page indices; NULL: none) says that pages over it are dirty. *ret is the
- * position; the end of the file is a hole. -ENXIO: pos is at or beyond size, or there is no more data.
- * dirty_pages may not change meanwhile. No lock held; waits.
+ * SEEK_DATA / SEEK_HOLE from pos (bytes) below `size`, from the records and delalloc ranges:
+ * UNWRITTEN is a hole unless `dirty_pages` (page indices; NULL: none) says that pages over it are
+ * dirty. *ret is the position; the end of the file is a hole. -ENXIO: pos is at or beyond size, or
+ * there is no more data. dirty_pages may not change meanwhile. No lock held; waits.
  */
 int slu_volume_seek(struct slu_volume_inode *vi, uint64_t pos, uint64_t size, bool data,
 		    const struct slu_ranges *dirty_pages, uint64_t *ret);
 /*
- * Calls fn for each extent and delalloc range in order (sluicectl map, fsck of a live volume), with no
- * lock held: what fn is shown was true a moment ago. fn returns 0 to go on, else the result. Of
- * DELALLOC, blkno is 0. len may be more than SLU_IOMAP_MAX_PAGES. -EIO, -ENOMEM.
+ * Calls fn for each extent and delalloc range in order (sluicectl map, fsck of a live volume),
+ * with no lock held: what fn is shown was true a moment ago. fn returns 0 to go on, else the
+ * result. Of DELALLOC, blkno is 0. len may be more than SLU_IOMAP_MAX_PAGES. -EIO, -ENOMEM.
  */
-int slu_volume_extents(struct slu_volume_inode *vi, int (*fn)(void *ctx, const struct slu_iomap *m), void *ctx);
+int slu_volume_extents(struct slu_volume_inode *vi, int (*fn)(void *ctx, const struct slu_iomap *m),
+		       void *ctx);
 
 #endif

@@ -65,8 +65,8 @@ void slu_source_fd_init(struct slu_source_fd *s, int fd);
 #define SLU_WRITE_KERNEL_CACHE 1u
 #define SLU_WRITE_APPEND       2u /* pos is the size at that moment */
 /*
- * Whole or failed in the same way, but without what is kept back: O_DIRECT, where the kernel turns a
- * short answer into EIO and hides that the volume is full.
+ * Whole or failed in the same way, but without what is kept back: O_DIRECT, where the kernel turns
+ * a short answer into EIO and hides that the volume is full.
  */
 #define SLU_WRITE_WHOLE 4u
 
