@@ -28,7 +28,7 @@ struct slu_batch;
 /* ------------------------------------------------------------------ life */
 
 struct slu_format_params {
-	uint64_t nblocks; /* at least SLU_MIN_BLOCKS */
+	uint64_t nblocks;  /* at least SLU_MIN_BLOCKS */
 	const char *label; /* NULL: none; at most SLU_LABEL_MAX bytes */
 	uint8_t volume_id[16];
 	uint64_t hash_seed;
@@ -45,21 +45,21 @@ int slu_store_format(struct slu_blockio *bio, const struct slu_format_params *pa
 
 struct slu_store_opts {
 	bool readonly;
-	size_t node_cache_bytes;	/* at least 1 MiB; 0: 16 MiB */
-	uint64_t commit_interval_ns;	/* 0: 5 s */
-	bool reserve_host;		/* have the host back blocks before they are promised */
+	size_t node_cache_bytes;     /* at least 1 MiB; 0: 16 MiB */
+	uint64_t commit_interval_ns; /* 0: 5 s */
+	bool reserve_host;           /* have the host back blocks before they are promised */
 	struct slu_event_sink events;
 };
 
 /*
  * Reads the superblocks and starts the commit thread (not if readonly). On an unclean volume the
  * first thing written is a superblock over the older one, so that both reach the same tree.
- * -EINVAL (*why: not a volume), -EPROTONOSUPPORT (version or feature), -ENOSPC (image shorter than the
- * volume), -EIO, -EROFS, -ENOMEM. *why is set to a static line for people whenever an error is
+ * -EINVAL (*why: not a volume), -EPROTONOSUPPORT (version or feature), -ENOSPC (image shorter than
+ * the volume), -EIO, -EROFS, -ENOMEM. *why is set to a static line for people whenever an error is
  * returned and why is not NULL. The blockio stays the caller's and must outlive the store.
  */
-int slu_store_open(struct slu_blockio *bio, const struct slu_store_opts *opts, struct slu_store **ret,
-		   const char **why);
+int slu_store_open(struct slu_blockio *bio, const struct slu_store_opts *opts,
+		   struct slu_store **ret, const char **why);
 /*
  * Commits what is open, writes both superblocks clean, stops the thread, frees all. Returns the
  * error that kept it from being clean (the store is gone all the same).
@@ -71,10 +71,10 @@ struct slu_store_info {
 	char label[SLU_LABEL_MAX + 1];
 	uint64_t hash_seed;
 	uint64_t nblocks;
-	bool readonly;	      /* by option, by feature, or turned */
+	bool readonly; /* by option, by feature, or turned */
 	const char *why_readonly;
-	bool was_clean;	      /* at open */
-	bool fell_back;	      /* the newer superblock was bad */
+	bool was_clean; /* at open */
+	bool fell_back; /* the newer superblock was bad */
 	uint64_t mkfs_time;
 };
 void slu_store_info(struct slu_store *store, struct slu_store_info *ret);
@@ -86,8 +86,9 @@ struct slu_store_stats {
 const struct slu_store_stats *slu_store_stats(const struct slu_store *store);
 
 /*
- * Turns the volume read-only for good (errors=remount-ro): every apply, ticket and commit fails with
- * -EROFS from now on, reads go on. The first reason is kept; an event is posted.
+ * Turns the volume read-only for good (errors=remount-ro): every apply, ticket and commit fails
+ * with -EROFS from now on, reads go on. The first reason is kept (why: static); an event is
+ * posted. May be called under locks outside SLU_RANK_STORE.
  */
 void slu_store_fail(struct slu_store *store, int error, const char *why);
 
@@ -95,18 +96,18 @@ void slu_store_fail(struct slu_store *store, int error, const char *why);
 
 /*
  * All of these see every batch applied so far. The value is copied out (values are at most
- * SLU_VALUE_MAX bytes); `size` too small: -ERANGE. Results: the value's length, -ENOENT, -EIO (a bad node
- * on the way; an event is posted), -EAGAIN (see above), -ENOMEM.
+ * SLU_VALUE_MAX bytes); `size` too small: -ERANGE. Results: the value's length, -ENOENT, -EIO (a
+ * bad node on the way; an event is posted), -EAGAIN (see above), -ENOMEM.
  */
 int slu_store_get(struct slu_store *store, const struct slu_key *key, void *buf, size_t size,
 		  struct slu_need *need);
 
 /*
- * The first record with *key <= its key < *end (ge) or the last with *start <= its key <= *key (le);
- * *key becomes its key.
+ * The first record with *key <= its key < *end (ge) or the last with *start <= its key <= *key
+ * (le); *key becomes its key.
  */
-int slu_store_seek_ge(struct slu_store *store, struct slu_key *key, const struct slu_key *end, void *buf,
-		      size_t size, struct slu_need *need);
+int slu_store_seek_ge(struct slu_store *store, struct slu_key *key, const struct slu_key *end,
+		      void *buf, size_t size, struct slu_need *need);
 int slu_store_seek_le(struct slu_store *store, struct slu_key *key, const struct slu_key *start,
 		      void *buf, size_t size, struct slu_need *need);
 
@@ -124,13 +125,14 @@ int slu_store_scan(struct slu_store *store, struct slu_key *from, const struct s
 /* ------------------------------------------------------------------ changing */
 
 /*
- * A batch: puts (insert or replace) and deletes of distinct keys, block ranges that become owned or
- * free, and the change in the number of inodes. Values are copied. A failure to add (no memory, too
- * large) sticks and is returned by slu_store_apply. Deleting a key that is not there is -ENOENT from
+ * A batch: puts (insert or replace) and deletes, block ranges that become owned or free, and the
+ * change in the number of inodes. Values are copied. Of several operations on one key the last one
+ * counts. A failure to add (-ENOMEM; -E2BIG: too much; -EINVAL: no record may have that key)
+ * sticks and is returned by slu_store_apply. Deleting a key that is not there is -ENOENT from
  * apply: callers know what they delete.
  */
 #define SLU_BATCH_MAX_RECORDS 128
-#define SLU_BATCH_MAX_BYTES (80u << 10)
+#define SLU_BATCH_MAX_BYTES   (80u << 10)
 
 struct slu_batch {
 	struct slu_batch_op *ops; /* in order of addition; apply sorts its own copy */
@@ -155,12 +157,16 @@ void slu_batch_free(struct slu_batch *b, uint64_t blkno, uint64_t nblocks);
 void slu_batch_inodes(struct slu_batch *b, int64_t delta);
 
 /*
- * A ticket is room for batches: dirty nodes in a transaction, and space for the records to grow. It
- * is taken before any lock, serves any number of batches within what it was asked for, and may
- * span commits. nrecords: puts and deletes in all; nbytes: the most that values may grow in all.
- * SLU_TICKET_KEPT_BACK: for work that frees space or completes accepted writes: draws on the blocks
- * kept back and does not fail with -ENOSPC.
- * Waits while both transactions are full (need: -EAGAIN, slow). -ENOSPC, -EROFS, -ENOMEM.
+ * A ticket is room for batches: dirty nodes in a transaction, and space for the records to grow.
+ * It is taken before any lock, serves any number of batches within what it was asked for, and may
+ * span commits. nrecords: puts and deletes in all; nbytes: the most that values may grow in all (a
+ * new record's value grows from nothing; what others shrink does not count against it).
+ * SLU_TICKET_KEPT_BACK: for work that frees space or completes accepted writes: draws on the
+ * blocks kept back and does not fail for want of space in the volume.
+ *
+ * Waits while both transactions are full (need: -EAGAIN, slow); who holds a ticket must not wait
+ * for another. -ENOSPC, -EROFS; and if room does not come because a commit fails, that commit's
+ * error (-ENOSPC: the host is full; -EIO).
  */
 struct slu_ticket {
 	struct slu_store *store; /* NULL: none held */
@@ -171,14 +177,17 @@ struct slu_ticket {
 };
 #define SLU_TICKET_KEPT_BACK 1u
 
-int slu_ticket_get(struct slu_store *store, struct slu_ticket *t, uint32_t nrecords, uint64_t nbytes,
-		   unsigned int flags, struct slu_need *need);
+int slu_ticket_get(struct slu_store *store, struct slu_ticket *t, uint32_t nrecords,
+		   uint64_t nbytes, unsigned int flags, struct slu_need *need);
 void slu_ticket_put(struct slu_ticket *t); /* no-op on one not held */
 
 /*
  * Applies the batch whole or not at all, within the ticket. May be called under any lock outside
- * SLU_RANK_SPACE; needs every node it touches in memory: -EAGAIN otherwise. *ret_txid (may be NULL): the
- * transaction it went into. -ENOENT (delete of nothing), -EROFS, -EIO, -ENOMEM, or the batch's own error.
+ * SLU_RANK_SPACE; needs every node it touches in memory: -EAGAIN otherwise (slow, if what it frees
+ * is more than fits into the open transaction). *ret_txid (may be NULL): the transaction it went
+ * into. -ENOENT (delete of nothing), -EROFS, -EIO (also: blocks outside the volume), -ENOMEM, or
+ * the batch's own error. Asserts that the batch is within its ticket, and that blocks to be owned
+ * were taken.
  */
 int slu_store_apply(struct slu_store *store, struct slu_ticket *t, const struct slu_batch *b,
 		    uint64_t *ret_txid, struct slu_need *need);
@@ -194,8 +203,9 @@ uint64_t slu_store_txid(struct slu_store *store);
 uint64_t slu_store_durable_txid(struct slu_store *store);
 /*
  * Returns when transaction txid and all before it are on stable storage, with all data whose I/O
- * had completed before the call: it flushes even when nothing is dirty and `flush` is set. No lock held. -EIO, -EROFS,
- * -ENOSPC (the host's disk is full: the commit is tried again later and the volume stays writable).
+ * had completed before the call: it flushes even when nothing is dirty and `flush` is set. No lock
+ * held. -EIO, -EROFS, -ENOSPC (the host's disk is full: the commit is tried again later and the
+ * volume stays writable).
  */
 int slu_store_commit(struct slu_store *store, uint64_t txid, bool flush);
 /* Starts a commit of what is open and does not wait. */
@@ -204,14 +214,16 @@ void slu_store_commit_soon(struct slu_store *store);
 /* ------------------------------------------------------------------ space */
 
 /*
- * A block is free; reserved (counted, not chosen); taken (chosen, I/O in flight, not in any record);
- * owned (reached by a record of the open transaction); or pending (freed, but still reached by a
- * superblock: two commits).
+ * A block is free; reserved (counted, not chosen); taken (chosen, I/O in flight, not in any
+ * record); owned (reached by a record of the open transaction); or pending (freed, but still
+ * reached by a superblock: two commits).
  *
  * Reservation: nblocks of data and what recording them as up to nrecords new extent records may
- * need. Nothing is left behind on failure. -ENOSPC: there is no room even when all that is pending
- * is given back; -EAGAIN (slow): room may come back from a commit or from the host, need waits for
- * it; -EROFS. Rank of the lock inside: SLU_RANK_SPACE.
+ * need (which does not show in `free`). Nothing is left behind on failure. -ENOSPC: there is no
+ * room even when all that is pending is given back, or the host has none; -EAGAIN (slow): room may
+ * come back from a commit or from the host, need waits for it; -EROFS. Records alone (nblocks 0),
+ * for a write into blocks that the file owns, are always granted. Rank of the lock inside:
+ * SLU_RANK_SPACE.
  */
 struct slu_reservation {
 	uint64_t blocks;  /* not yet taken */
@@ -223,9 +235,9 @@ int slu_space_reserve(struct slu_store *store, struct slu_reservation *r, uint64
 void slu_space_unreserve(struct slu_store *store, struct slu_reservation *r, uint64_t nblocks,
 			 uint64_t nrecords);
 /*
- * Chooses up to `want` blocks in one run, near `goal` if it can (0: no wish), out of the reservation.
- * Cannot run out; -EIO only if damage has left no usable free space (then the volume turns
- * read-only); -EAGAIN (need: a chunk must be read).
+ * Chooses up to `want` blocks in one run, near `goal` if it can (0: no wish), out of the
+ * reservation. Cannot run out; -EIO only if damage has left no usable free space (then the volume
+ * turns read-only); -EAGAIN (need: a chunk must be read).
  */
 int slu_space_take(struct slu_store *store, struct slu_reservation *r, uint64_t goal, uint64_t want,
 		   uint64_t *ret_blkno, uint64_t *ret_nblocks, struct slu_need *need);
@@ -235,7 +247,7 @@ void slu_space_untake(struct slu_store *store, struct slu_reservation *r, uint64
 
 struct slu_space_stat {
 	uint64_t nblocks;  /* what the volume can hold, in blocks */
-	uint64_t free;	   /* a number that depends on the contents alone, see DESIGN section 2 */
+	uint64_t free;     /* a number that depends on the contents alone, see DESIGN section 2 */
 	uint64_t reserved; /* set aside for dirty pages */
 	uint64_t pending;  /* freed and waiting for commits */
 	uint64_t ninodes;
@@ -257,17 +269,18 @@ struct slu_node_visit {
 	uint64_t blkno;
 	unsigned int level;
 	const struct slu_disk_node *node; /* NULL if it could not be read */
-	const char *wrong;		  /* NULL: valid */
+	const char *wrong;                /* NULL: valid */
 };
-int slu_store_walk(struct slu_store *store, int (*fn)(void *ctx, const struct slu_node_visit *v), void *ctx);
+int slu_store_walk(struct slu_store *store, int (*fn)(void *ctx, const struct slu_node_visit *v),
+		   void *ctx);
 /* The parsed superblock in use (a copy of the block). */
 const struct slu_disk_super *slu_store_super(const struct slu_store *store);
 /*
- * Validation in full of one node; NULL or what is wrong. Not checked: expect_txid 0, expect_level below 0,
- * lower or upper NULL.
+ * Validation in full of one node; NULL or what is wrong. Not checked: expect_txid 0, expect_level
+ * below 0, lower or upper NULL.
  */
-const char *slu_node_check(const struct slu_disk_node *node, const uint8_t volume_id[16], uint64_t blkno,
-			   uint64_t expect_txid, int expect_level, const struct slu_key *lower,
-			   const struct slu_key *upper);
+const char *slu_node_check(const struct slu_disk_node *node, const uint8_t volume_id[16],
+			   uint64_t blkno, uint64_t expect_txid, int expect_level,
+			   const struct slu_key *lower, const struct slu_key *upper);
 
 #endif

@@ -36,7 +36,7 @@ static void format_super(struct slu_disk_super *sb, const struct slu_format_para
 /* An empty leaf for a tree, chunk 0's record, and the caller's records. */
 static int format_tree(struct slu_store *store, const struct slu_batch *records)
 {
-	unsigned int nops = records ? records->nops : 0, nodes;
+	unsigned int nops = records ? records->nops : 0;
 	struct tree_op ops[SLU_BATCH_MAX_RECORDS];
 	struct slu_need need;
 	struct tree_plan plan;
@@ -49,18 +49,15 @@ static int format_tree(struct slu_store *store, const struct slu_batch *records)
 	if (err)
 		return err;
 	store->root = node_new(store, 0, tree_key_min, tree_key_max)->ref;
-	nodes = tree_nodes_needed(store, nops);
-	err = node_cache_fill(store, nodes);
-	if (!err)
-		err = freed_list_reserve(&store->open.freed, nodes);
-	if (!err)
-		err = chunk_load_locked(store, 0, &c, &need);
+	err = chunk_load_locked(store, 0, &c, &need);
 	if (err)
 		return err;
 	chunk_changed(store, c);
 	if (nops) {
 		batch_sort(records, ops);
 		err = tree_plan(store, ops, nops, &plan, &need);
+		if (!err)
+			err = tree_make_ready(store, &plan, 0, 0);
 		if (err)
 			return err;
 		tree_apply(store, ops, nops);

@@ -47,6 +47,7 @@ static struct node_ref freeze_node(struct slu_store *store, struct node *n)
 	node_list_del(&nc->dirty, n);
 	node_list_add(&nc->flushing, n);
 	n->state = NODE_FLUSHING;
+	node_assert(store, n);
 	return n->ref;
 }
 
@@ -168,6 +169,7 @@ void freeze_durable(struct slu_store *store)
 		}
 		n->state = NODE_CLEAN;
 		node_list_add(&nc->clean, n);
+		node_assert(store, n);
 	}
 	node_cache_trim(store);
 	store->flushing_nodes = 0;
@@ -199,6 +201,7 @@ static struct node_ref thaw_node(struct slu_store *store, struct node *n)
 		n->failed = false;
 		node_hash_add(nc, n);
 		node_list_add(&nc->dirty, n);
+		node_assert(store, n);
 	}
 	for (unsigned int i = 0; disk_level(d) && i < disk_count(d); i++) {
 		struct node *child = node_find(store, inner_ref(d, i));

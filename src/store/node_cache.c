@@ -140,6 +140,31 @@ static int slab_add(struct node_cache *nc)
 	return 0;
 }
 
+void node_assert(struct slu_store *store, const struct node *n)
+{
+	bool found = node_find(store, n->ref) == n;
+
+	switch (n->state) {
+	case NODE_FREE:
+		slu_assert(!n->ref.number && !n->dead);
+		break;
+	case NODE_READING:
+	case NODE_BAD:
+	case NODE_CLEAN:
+		slu_assert(found && !n->dead && !n->failed);
+		slu_assert(!node_ref_virtual(n->ref) && n->ref.txid);
+		break;
+	case NODE_DIRTY:
+		slu_assert(found && n->vetted && !n->dead && !n->failed);
+		slu_assert(node_ref_virtual(n->ref) && !n->ref.txid);
+		break;
+	case NODE_FLUSHING:
+		slu_assert(found != n->dead);
+		slu_assert(!node_ref_virtual(n->ref) && n->ref.txid);
+		break;
+	}
+}
+
 void node_give(struct slu_store *store, struct node *n)
 {
 	n->state = NODE_FREE;
@@ -298,6 +323,7 @@ static int node_read_wait(struct slu_need *need)
 	nc->reads++;
 	node_used(nc, n);
 	node_list_add(&nc->clean, n);
+	node_assert(store, n);
 	node_cache_trim(store);
 	slu_cond_broadcast(&nc->read_done);
 	slu_mutex_unlock(&store->lock);

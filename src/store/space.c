@@ -11,26 +11,29 @@
  *	records	 = record bytes / RECORD_BYTES_PER_NODE, rounded up
  *
  * `free` depends on the contents alone: neither on the shape of the tree (nodes are charged at the
- *fill that they are guaranteed to have, see tree_change.c) nor on the past (what is pending counts
- *as free; one space record for each chunk is kept back from the start, whether it is there or not).
+ * fill that they are guaranteed to have, see tree_change.c) nor on the past (what is pending counts
+ * as free; one space record for each chunk is kept back from the start, be it there or not).
  *
  * Why the blocks kept back suffice. Let W be the most nodes that the open transaction and the one
- *being committed together make, copy or drop: max_nodes, which tickets keep to, and for the space
- *records as many nodes as these can fill, and a few. Let N be the nodes of the open tree, so N <=
- *records + space_nodes + 2 per level	(the guaranteed fill). A commit needs a free block for each
- *node that the transaction made (g) or copied (c). Still in use are the tree that is on disk, which
- *has N - g + f nodes if the transaction dropped f, and what the transaction before freed, at most
- *W. Together (N - g + f) + W + (g + c) = N + W + f + c <= N + 2W so besides data, reserved, taken,
- *pending data and records, 2W + space_nodes + 2 per level must be there. If a commit fails, its
- *transaction goes back into the open one; W counts both, so the sum is the same. Data that is
- *pending is neither free nor owned for a while, so a reservation is admitted only if it fits with
- *it too; if it does not, it waits for a commit.
+ * being committed together make, copy or drop: max_nodes, which tickets keep to, and for the space
+ * records as many nodes as these can fill, and a few. Let N be the nodes of the open tree; by the
+ * guaranteed fill, N <= records + space_nodes + 2 per level. A commit needs a free block for each
+ * node that the transaction made (g) or copied (c). Still in use are the tree that is on disk,
+ * which has N - g + f nodes if the transaction dropped f, and what the transaction before it freed,
+ * at most W:
+ *
+ *	(N - g + f) + W + (g + c)  =  N + W + f + c  <=  N + 2 W
+ *
+ * So besides data, reserved, taken, pending data and records there must be 2 W + space_nodes + 2
+ * per level, and what was deferred. If a commit fails, its transaction goes back into the open one;
+ * W counts both, so the sum is the same. Data that is pending is neither free nor owned for a
+ * while, so a reservation is admitted only if it fits with it too; if not, it waits for a commit.
  *
  * The pool is kept back besides, for growth that must not fail: records that a reservation or a
- *ticket may need at worst, and extents that are split when a write goes into unwritten space. These
- *are counted against capacity + pool, and do not show. However extents are split, there is at most
- *one for each block of data; the pool holds a record for each block of the volume, so it does not
- *run out.
+ * ticket may need at worst, and extents that are split when a write goes into unwritten space.
+ * These are counted against capacity + pool, and do not show. However extents are split, there is
+ * at most one for each block of data; the pool holds a record for each block of the volume, so it
+ * does not run out.
  */
 #include "store_private.h"
 
@@ -41,6 +44,8 @@ _Static_assert(RECORD_BYTES_PER_NODE <= LEAF_MIN_FILL * (INNER_MIN_COUNT - 1) / 
 
 /* What an extent's record takes. */
 #define EXTENT_RECORD_BYTES (SLU_RECORD_OVERHEAD + sizeof(struct slu_disk_extent))
+/* Nodes that writing the space records may touch beyond those that they fill. */
+#define SPACE_NODES_SLACK 64u
 /* Of the pool, for the claims of tickets. */
 #define POOL_SLACK 128u
 
@@ -79,20 +84,21 @@ uint64_t space_max_nodes(uint64_t nblocks)
 	for (uint64_t width = nblocks; width > 1; width /= INNER_MIN_COUNT)
 		top++;
 	most = space_claim_nodes(SLU_BATCH_MAX_RECORDS, nblocks, top);
-	return slu_max(most, slu_min(nblocks / 64, 8192u));
+	return slu_max(most, slu_min(nblocks / 128, 8192u));
 }
 
 void space_set_size(struct slu_store *store, uint64_t nblocks)
 {
 	struct space *sp = &store->space;
-	uint64_t max_nodes = space_max_nodes(nblocks), space_nodes, kept_back;
+	uint64_t max_nodes = space_max_nodes(nblocks), space_nodes, most_space, kept_back;
 
 	sp->nblocks = nblocks;
 	sp->nchunks = (nblocks + SLU_CHUNK_BLOCKS - 1) / SLU_CHUNK_BLOCKS;
 	sp->pool = space_record_blocks(nblocks * EXTENT_RECORD_BYTES) + POOL_SLACK;
 	space_nodes = space_record_blocks(sp->nchunks * (SLU_RECORD_OVERHEAD + SLU_CHUNK_BYTES));
-	kept_back = 2 * (max_nodes + space_nodes + 64) + space_nodes + 2 * SLU_TREE_MAX_DEPTH;
-	kept_back += sp->pool;
+	most_space = space_nodes + SPACE_NODES_SLACK;
+	kept_back = 2 * (max_nodes + most_space) + space_nodes + 2 * SLU_TREE_MAX_DEPTH +
+		    slu_min(most_space, slu_array_size(store->open.deferred)) + sp->pool;
 	slu_assert(kept_back + 2 < nblocks);
 	sp->capacity = nblocks - 2 - kept_back;
 	store->max_nodes = max_nodes;

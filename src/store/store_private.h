@@ -8,20 +8,27 @@
  *	flush_lock, io locks (leaf)  who flushes; what the commit thread waits for
  * Whoever changes the tree holds both: a change moves blocks, and blocks are space.
  *
- * The states of a node and what moves it from one to the next:
+ * The states of a node, and the functions that move it from one to the next:
  *
- *	FREE ──take──▶ READING ──read──▶ CLEAN ──cow──▶ DIRTY ──freeze──▶ FLUSHING ──durable──▶
- *CLEAN ▲               └──bad──▶ BAD                   ▲                   │ └─── evict (CLEAN,
- *BAD), drop (DIRTY) ◀─────────┴──thaw (the commit failed)──┘
+ *	FREE     -> READING	node_read_wait
+ *	READING  -> CLEAN, BAD	node_read_wait, when the read has ended
+ *	FREE     -> DIRTY	node_new; node_cow, as the copy of one that is FLUSHING
+ *	CLEAN    -> DIRTY	node_cow
+ *	DIRTY    -> FLUSHING	freeze_node
+ *	FLUSHING -> CLEAN	freeze_durable
+ *	FLUSHING -> DIRTY	thaw_node: the commit has failed
+ *	any      -> FREE	node_give: evicted, dropped, or dead and written
  *
- *	state	  in hash under     list       contents          memory may be given up
- *	FREE	  -		    free       nothing           -
- *	READING	  block, txid	    -	       being filled      no
- *	BAD	  block, txid	    clean      not believed      yes
- *	CLEAN	  block, txid	    clean      as on disk        yes
- *	DIRTY	  virtual number    dirty      changes in place  no
- *	FLUSHING  block, txid       flushing   never changes     when written
- *	FLUSHING, dead: as FLUSHING, but not in the hash: the open transaction has a newer copy
+ * What holds in each (node_assert):
+ *
+ *	state	  number	 in hash  list	    contents	      memory may be given up
+ *	FREE	  none		 no	  free	    nothing	      -
+ *	READING	  block, txid	 yes	  none	    being filled      no
+ *	BAD	  block, txid	 yes	  clean	    not believed      yes
+ *	CLEAN	  block, txid	 yes	  clean	    as on disk	      yes
+ *	DIRTY	  virtual, 0	 yes	  dirty	    changes in place  no
+ *	FLUSHING  block, txid	 yes	  flushing  never changes     no
+ *	  + dead  block, txid	 no	  flushing  never changes     when it is written
  *
  * A virtual number has its top bit set. It stands in the parent's slot for as long as the node has
  * no block, so looking up a child is the same for dirty and clean ones.
@@ -170,12 +177,12 @@ uint64_t disk_checksum(const struct slu_disk_node *d);
 /* ------------------------------------------------------------------ node_cache.c */
 
 enum node_state {
-	NODE_FREE,
-	NODE_READING,
-	NODE_BAD,
-	NODE_CLEAN,
-	NODE_DIRTY,
-	NODE_FLUSHING,
+	NODE_FREE,     /* memory for another one */
+	NODE_READING,  /* on its way from the disk */
+	NODE_BAD,      /* could not be read, or fails the check */
+	NODE_CLEAN,    /* as it lies on disk */
+	NODE_DIRTY,    /* of the open transaction, without a block */
+	NODE_FLUSHING, /* of the transaction being committed */
 };
 
 struct node {
@@ -227,6 +234,8 @@ struct node *node_find(struct slu_store *store, struct node_ref ref);
 int node_cache_fill(struct slu_store *store, size_t n);
 struct node *node_take(struct slu_store *store); /* node_cache_fill has made sure of it */
 void node_give(struct slu_store *store, struct node *n);
+/* Asserts what must hold in the node's state; called after each transition. */
+void node_assert(struct slu_store *store, const struct node *n);
 /* Evicts down to the limit. */
 void node_cache_trim(struct slu_store *store);
 
@@ -246,7 +255,7 @@ int node_load(struct slu_store *store, const struct node_place *place, struct no
 int node_peek(struct slu_store *store, const struct node_place *place, struct node **ret,
 	      struct slu_need *need);
 
-/* ------------------------------------------------------------------ tree.c, tree_change.c */
+/* ------------------------------------------------------------------ tree.c, tree_plan.c, tree_change.c */
 
 /* From the leaf (0) to the root (top); slot[level]: of the child taken, or the record's. */
 struct tree_path {
@@ -278,18 +287,23 @@ struct tree_op {
 struct tree_plan {
 	int64_t record_bytes;  /* by how much the records grow, SLU_REC_SPACE left out */
 	uint64_t value_growth; /* sum over the puts of what their values grow */
+	unsigned int nodes;    /* made, copied or dropped at most */
 };
 /*
- * Makes sure that tree_apply of these operations (sorted, distinct keys) cannot fail: every node it
- * may need is in memory and every key to be deleted is there. 0, -EAGAIN, -ENOENT, -EIO.
+ * Makes sure that tree_apply of these operations (sorted, distinct keys) will find every node it may
+ * need in memory and every key that is to be deleted. 0, -EAGAIN, -ENOENT, -EIO.
  */
 int tree_plan(struct slu_store *store, const struct tree_op *ops, unsigned int nops,
 	      struct tree_plan *plan, struct slu_need *need);
-/* Nodes that must be free before tree_plan, and freed blocks that there must be room for. */
-unsigned int tree_nodes_needed(const struct slu_store *store, unsigned int nops);
-/* Both locks held; the nodes are there, nothing has changed since the plan. */
+/*
+ * Sets aside what the planned change may use: nodes (and so many more), places for freed ranges (and
+ * so many more). What the plan has just looked at is not evicted for it. -ENOMEM.
+ */
+int tree_make_ready(struct slu_store *store, const struct tree_plan *plan, unsigned int nodes,
+		    size_t freed);
+/* Both locks held since tree_plan and tree_make_ready. Cannot fail. */
 void tree_apply(struct slu_store *store, const struct tree_op *ops, unsigned int nops);
-/* Room, plan and apply of one put, for space records. */
+/* All three for one put: space records. */
 int tree_put_one(struct slu_store *store, const struct slu_key *key, const void *value,
 		 unsigned int len, struct slu_need *need);
 struct node *node_new(struct slu_store *store, unsigned int level, const uint8_t *lower,

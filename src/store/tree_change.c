@@ -74,6 +74,7 @@ struct node *node_new(struct slu_store *store, unsigned int level, const uint8_t
 	node_list_add(&store->cache.dirty, n);
 	store->open.nodes++;
 	stat_add(&store->space.node_blocks, 1);
+	node_assert(store, n);
 	return n;
 }
 
@@ -104,6 +105,7 @@ struct node *node_cow(struct slu_store *store, struct node *n, struct node *pare
 	node_list_add(&nc->dirty, n);
 	store->open.nodes++;
 	tree_set_ref(store, parent, slot, n->ref);
+	node_assert(store, n);
 	return n;
 }
 
@@ -329,135 +331,15 @@ void tree_apply(struct slu_store *store, const struct tree_op *ops, unsigned int
 	}
 }
 
-/* ------------------------------------------------------------------ plan */
-
-/* Both siblings of path->node[level] are in memory, or cannot be read. */
-static int plan_siblings(struct slu_store *store, const struct tree_path *path, unsigned int level,
-			 struct slu_need *need)
-{
-	const struct node *parent = path->node[level + 1];
-	unsigned int slot = path->slot[level + 1];
-	struct node_place place;
-	struct node *n;
-	int err = 0;
-
-	if (slot > 0) {
-		place = tree_child_place(parent, slot - 1);
-		err = node_peek(store, &place, &n, need);
-	}
-	if (!err && slot + 1 < disk_count(parent->disk)) {
-		place = tree_child_place(parent, slot + 1);
-		err = node_peek(store, &place, &n, need);
-	}
-	return err;
-}
-
-/* What the operations so far do to the nodes on the path. */
-struct plan_level {
-	const struct node *node;
-	unsigned int shrinking; /* operations under it that delete or shorten */
-};
-
-static int plan_inner(struct slu_store *store, const struct tree_path *path,
-		      struct plan_level *levels, unsigned int shrinking, struct slu_need *need)
-{
-	for (unsigned int level = 1; level < path->top; level++) {
-		struct plan_level *l = &levels[level];
-		unsigned int count = disk_count(path->node[level]->disk);
-		int err;
-
-		if (l->node != path->node[level])
-			*l = (struct plan_level){.node = path->node[level]};
-		l->shrinking += shrinking; /* each can cost it one child at most */
-		if (count >= INNER_MIN_COUNT + l->shrinking)
-			continue;
-		err = plan_siblings(store, path, level, need);
-		if (err)
-			return err;
-	}
-	return 0;
-}
-
-/* One leaf's operations, from ops[0]; *ret_n: how many they are. */
-static int plan_leaf(struct slu_store *store, const struct tree_path *path,
-		     const struct tree_op *ops, unsigned int nops, unsigned int *ret_n,
-		     struct plan_level *levels, struct tree_plan *plan, struct slu_need *need)
-{
-	const struct slu_disk_node *leaf = path->node[0]->disk;
-	unsigned int n, removed = 0, shrinking = 0;
-	int err;
-
-	for (n = 0; n < nops && disk_key_cmp(leaf->upper, &ops[n].key) > 0; n++) {
-		const struct tree_op *op = &ops[n];
-		bool found;
-		unsigned int i = leaf_search(leaf, &op->key, &found);
-		unsigned int old_len = found ? leaf_len(leaf, i) : 0;
-		int64_t growth;
-
-		if (op->del && !found)
-			return -ENOENT;
-		if (op->del)
-			growth = -(int64_t)(old_len + SLU_RECORD_OVERHEAD);
-		else
-			growth = (int64_t)op->len - old_len + (found ? 0 : SLU_RECORD_OVERHEAD);
-		if (growth < 0) {
-			removed += -growth;
-			shrinking++;
-		}
-		if (!op->del && op->len > old_len)
-			plan->value_growth += op->len - old_len;
-		if (op->key.ino != SLU_INO_VOLUME || op->key.type != SLU_REC_SPACE)
-			plan->record_bytes += growth;
-	}
-	*ret_n = n;
-	if (!shrinking || !path->top)
-		return 0;
-	if (leaf_fill(leaf) < LEAF_MIN_FILL + removed) {
-		err = plan_siblings(store, path, 0, need);
-		if (err)
-			return err;
-	}
-	return plan_inner(store, path, levels, shrinking, need);
-}
-
-int tree_plan(struct slu_store *store, const struct tree_op *ops, unsigned int nops,
-	      struct tree_plan *plan, struct slu_need *need)
-{
-	struct plan_level levels[SLU_TREE_MAX_DEPTH] = {0};
-	unsigned int n;
-
-	*plan = (struct tree_plan){0};
-	for (unsigned int i = 0; i < nops; i += n) {
-		struct tree_path path;
-		int err = tree_find(store, &ops[i].key, &path, need);
-
-		if (!err)
-			err = plan_leaf(store, &path, ops + i, nops - i, &n, levels, plan, need);
-		if (err)
-			return err;
-	}
-	return 0;
-}
-
-unsigned int tree_nodes_needed(const struct slu_store *store, unsigned int nops)
-{
-	return (unsigned int)space_claim_nodes(nops, stat_get(&store->space.node_blocks),
-					       store->root_level);
-}
-
 int tree_put_one(struct slu_store *store, const struct slu_key *key, const void *value,
 		 unsigned int len, struct slu_need *need)
 {
 	struct tree_op op = {.key = *key, .value = value, .len = len};
-	unsigned int nodes = tree_nodes_needed(store, 1);
 	struct tree_plan plan;
-	int err;
+	int err = tree_plan(store, &op, 1, &plan, need);
 
-	err = node_cache_fill(store, nodes);
 	if (!err)
-		err = freed_list_reserve(&store->open.freed, nodes);
-	if (!err)
-		err = tree_plan(store, &op, 1, &plan, need);
+		err = tree_make_ready(store, &plan, 0, 0);
 	if (err)
 		return err;
 	tree_apply(store, &op, 1);

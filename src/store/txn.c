@@ -261,11 +261,24 @@ static void apply_charge(struct slu_store *store, struct slu_ticket *t, const st
 	stat_add(&store->space.ninodes, (uint64_t)b->ninodes);
 }
 
+/* A ticket for more than a transaction holds goes through several. */
+static bool apply_has_room(const struct slu_store *store, const struct tree_plan *plan,
+			   unsigned int nops, uint64_t chunks)
+{
+	const struct txn *txn = &store->open;
+	uint64_t used = txn->nodes + store->flushing_nodes, nodes;
+
+	if (chunks && txn->freed_chunks && txn->freed_chunks + chunks > TXN_FREED_CHUNKS)
+		return false;
+	/* In a sound tree it is no more than the ticket has claimed, however the plan has counted. */
+	nodes = space_claim_nodes(nops, stat_get(&store->space.node_blocks), store->root_level);
+	return !used || used + slu_min(nodes, plan->nodes) <= store->max_nodes;
+}
+
 static int apply(struct slu_store *store, struct slu_ticket *t, const struct slu_batch *b,
 		 const struct tree_op *ops, uint64_t *ret_txid, struct slu_need *need)
 {
 	struct txn *txn = &store->open;
-	unsigned int nodes = tree_nodes_needed(store, b->nops);
 	struct tree_plan plan;
 	uint64_t chunks;
 	int err;
@@ -273,18 +286,15 @@ static int apply(struct slu_store *store, struct slu_ticket *t, const struct slu
 	if (store_readonly(store))
 		return -EROFS;
 	err = apply_check_blocks(store, b, &chunks);
+	if (!err)
+		err = tree_plan(store, ops, b->nops, &plan, need);
 	if (err)
 		return err;
-	if (chunks && txn->freed_chunks && txn->freed_chunks + chunks > TXN_FREED_CHUNKS) {
+	if (!apply_has_room(store, &plan, b->nops, chunks)) {
 		space_need_commit(store, need);
 		return -EAGAIN;
 	}
-	/* Memory first: it may evict nodes, and from the plan on nothing may fail. */
-	err = node_cache_fill(store, nodes + COMMIT_NODES);
-	if (!err)
-		err = freed_list_reserve(&txn->freed, nodes + b->nblocks + COMMIT_NODES);
-	if (!err)
-		err = tree_plan(store, ops, b->nops, &plan, need);
+	err = tree_make_ready(store, &plan, COMMIT_NODES, b->nblocks + COMMIT_NODES);
 	if (err)
 		return err;
 

@@ -262,6 +262,88 @@ static void a_ticket_without_room_waits_until_another_is_put_back(void **state)
 	vol_free(&v);
 }
 
+struct stream {
+	struct vol *v;
+	struct slu_thread thread;
+	_Atomic bool *stop;
+};
+
+/* Small tickets, one after the other, so that some are out at any time. */
+static void small_tickets(void *arg)
+{
+	struct stream *s = arg;
+
+	while (!*s->stop) {
+		struct slu_ticket t;
+
+		assert_int_equal(slu_ticket_get(s->v->store, &t, 4, 0, 0, NULL), 0);
+		slu_sleep_ns(SLU_NS_PER_MS);
+		slu_ticket_put(&t);
+	}
+}
+
+static void a_large_ticket_is_served_among_many_small_ones(void **state)
+{
+	struct stream s[24] = {0};
+	_Atomic bool stop = false;
+	struct slu_ticket t;
+	struct vol v;
+
+	vol_new(&v, 8192);
+	vol_open(&v);
+	for (unsigned int i = 0; i < slu_array_size(s); i++) {
+		s[i].v = &v;
+		s[i].stop = &stop;
+		assert_int_equal(slu_thread_start(&s[i].thread, "small", small_tickets, &s[i]), 0);
+	}
+	for (unsigned int i = 0; i < 5; i++) {
+		/* as much as there is: it goes alone */
+		assert_int_equal(slu_ticket_get(v.store, &t, 100000, 0, 0, NULL), 0);
+		slu_ticket_put(&t);
+	}
+	stop = true;
+	for (unsigned int i = 0; i < slu_array_size(s); i++)
+		slu_thread_join(&s[i].thread);
+	vol_close(&v);
+	vol_free(&v);
+}
+
+/* One ticket for more than a transaction holds, and never put back in between. */
+static void a_ticket_may_go_through_many_transactions(void **state)
+{
+	enum { N = 40000 };
+	static uint32_t version[N];
+	struct slu_ticket t;
+	struct slu_batch b;
+	struct vol v;
+
+	memset(version, 0, sizeof(version));
+	model_longest = 100;
+	vol_new(&v, 8192);
+	vol_open(&v);
+	assert_int_equal(slu_ticket_get(v.store, &t, N, N * 100, 0, NULL), 0);
+	slu_batch_init(&b);
+	for (uint32_t i = 0; i < N; i++) {
+		uint32_t id = (uint32_t)((uint64_t)i * 7919 % N);
+		struct slu_key key = model_key(id);
+		uint8_t buf[SLU_VALUE_MAX];
+
+		slu_batch_put(&b, &key, buf, model_value(id, version[id] = 1, buf));
+		if (i % 50 != 49)
+			continue;
+		assert_int_equal(slu_store_apply(v.store, &t, &b, NULL, NULL), 0);
+		slu_batch_reset(&b);
+	}
+	slu_batch_fini(&b);
+	slu_ticket_put(&t);
+	assert_true(slu_store_stats(v.store)->commits > 1);
+	model_check(v.store, version, N);
+	vol_close(&v);
+	disk_check(v.disk, NULL, false);
+	vol_free(&v);
+	model_longest = SLU_VALUE_MAX;
+}
+
 /* More changes than two transactions hold: commits make room by themselves. */
 static void a_full_transaction_commits_by_itself(void **state)
 {
@@ -358,6 +440,8 @@ int main(void)
 		cmocka_unit_test(a_batch_that_runs_out_of_memory_applies_nothing),
 		cmocka_unit_test(opening_and_formatting_survive_failing_allocations),
 		cmocka_unit_test(a_ticket_without_room_waits_until_another_is_put_back),
+		cmocka_unit_test(a_large_ticket_is_served_among_many_small_ones),
+		cmocka_unit_test(a_ticket_may_go_through_many_transactions),
 		cmocka_unit_test(a_full_transaction_commits_by_itself),
 		cmocka_unit_test(a_read_only_store_takes_no_ticket),
 		cmocka_unit_test(a_missing_node_is_a_need),

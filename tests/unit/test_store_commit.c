@@ -241,6 +241,36 @@ static void a_failed_commit_leaves_the_last_one_on_disk(void **state)
 	vol_free(&v);
 }
 
+/* However often a commit has to be tried, its superblock never goes over the last durable one. */
+static void the_last_durable_superblock_is_never_overwritten(void **state)
+{
+	uint64_t durable, seen = 0;
+	struct vol v;
+
+	begin(&v);
+	durable = slu_store_durable_txid(v.store) & 1;
+	slu_simdisk_record(v.disk, true);
+	for (uint64_t tries = 0; tries < 4; tries++) {
+		struct slu_simdisk_fault fault = node_fault(1, tries, SLU_FAULT_ERROR, -EIO);
+
+		put_range(&v, 0, 20);
+		slu_simdisk_fault(v.disk, tries ? &fault : NULL);
+		assert_int_equal(try_commit(&v), 0);
+	}
+	for (size_t i = 0; i < slu_simdisk_nrecords(v.disk); i++) {
+		struct slu_simdisk_record rec;
+
+		slu_simdisk_record_at(v.disk, i, &rec);
+		if (rec.op != SLU_IO_WRITE || rec.blkno > 1)
+			continue;
+		assert_true(rec.blkno != durable);
+		durable = rec.blkno;
+		seen++;
+	}
+	assert_int_equal(seen, 4);
+	end(&v);
+}
+
 static void ends_readonly(const struct slu_simdisk_fault *fault)
 {
 	static uint32_t committed[NKEYS];
@@ -434,6 +464,7 @@ int main(void)
 		cmocka_unit_test(a_full_host_delays_the_commit_and_heals),
 		cmocka_unit_test(a_failed_commit_joins_what_has_come_since),
 		cmocka_unit_test(a_failed_commit_leaves_the_last_one_on_disk),
+		cmocka_unit_test(the_last_durable_superblock_is_never_overwritten),
 		cmocka_unit_test(a_failed_flush_is_the_end),
 		cmocka_unit_test(a_failed_superblock_write_is_the_end),
 		cmocka_unit_test(a_dead_disk_is_told_at_close),

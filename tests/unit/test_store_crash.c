@@ -430,6 +430,31 @@ static void an_unknown_feature_for_writers_lets_readers_in(void **state)
 	vol_free(&v);
 }
 
+static void use_damaged(struct slu_store *store, struct rng *rng, unsigned int k)
+{
+	uint32_t first = (uint32_t)rng_below(rng, NKEYS - 100);
+	struct slu_ticket t;
+	struct slu_batch b;
+
+	if (slu_ticket_get(store, &t, 32, 32 * SLU_VALUE_MAX, 0, NULL))
+		return;
+	slu_batch_init(&b);
+	for (unsigned int n = (unsigned int)rng_below(rng, 32); n; n--) {
+		struct slu_key key = model_key(first + (uint32_t)rng_below(rng, 100));
+		uint8_t buf[SLU_VALUE_MAX] = {0};
+
+		if (slu_store_get(store, &key, buf, sizeof(buf), NULL) >= 0 && rng_below(rng, 2))
+			slu_batch_del(&b, &key);
+		else
+			slu_batch_put(&b, &key, buf, rng_below(rng, 300));
+	}
+	slu_store_apply(store, &t, &b, NULL, NULL);
+	slu_ticket_put(&t);
+	slu_batch_fini(&b);
+	if (k % 10 == 9)
+		slu_store_commit(store, slu_store_txid(store), false);
+}
+
 /* Random bytes under right checksums: an error or a volume, never a crash, whatever is done with
  * it. */
 static void random_superblocks_and_nodes_never_crash(void **state)
@@ -482,27 +507,8 @@ static void random_superblocks_and_nodes_never_crash(void **state)
 			continue;
 		}
 		opened++;
-		for (unsigned int k = 0; k < 60; k++) {
-			struct slu_key key = model_key((uint32_t)rng_below(&rng, NKEYS));
-			uint8_t buf[SLU_VALUE_MAX] = {0};
-			struct slu_ticket t;
-			struct slu_batch b;
-
-			slu_store_get(damaged.store, &key, buf, sizeof(buf), NULL);
-			if (slu_ticket_get(damaged.store, &t, 2, 300, 0, NULL))
-				continue;
-			slu_batch_init(&b);
-			if (rng_below(&rng, 2))
-				slu_batch_del(&b, &key);
-			else
-				slu_batch_put(&b, &key, buf, rng_below(&rng, 300));
-			slu_store_apply(damaged.store, &t, &b, NULL, NULL);
-			slu_ticket_put(&t);
-			slu_batch_fini(&b);
-			if (k % 20 == 19)
-				slu_store_commit(damaged.store, slu_store_txid(damaged.store),
-						 false);
-		}
+		for (unsigned int k = 0; k < 40; k++)
+			use_damaged(damaged.store, &rng, k);
 		vol_try_close(&damaged);
 		slu_simdisk_free(damaged.disk);
 	}
