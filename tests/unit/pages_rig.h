@@ -46,6 +46,13 @@ static inline void must_failed(void)
 		}                                                                           \
 	} while (0)
 
+/* TSan is slow: what one thread does alone is tried there in larger steps. */
+#if defined(__SANITIZE_THREAD__)
+#define RIG_SLOW 16u
+#else
+#define RIG_SLOW 1u
+#endif
+
 #define PAGE ((uint64_t)SLU_BLOCK_SIZE)
 
 struct rig_opts {

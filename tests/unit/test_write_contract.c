@@ -271,7 +271,7 @@ static void a_file_cut_while_the_source_is_waited_for(void **state)
 static size_t next_k(size_t k)
 {
 	/* Every byte near the edges of the page and of what is written; every 97th between. */
-	return k < 8 || (k > 4080 && k < 4110) ? k + 1
+	return k < 8 || (k > 4080 && k < 4110) ? k + (RIG_SLOW + 3) / 4
 					       : slu_min(k + 97, k < 4081 ? 4081u : SIZE_MAX);
 }
 
@@ -292,7 +292,7 @@ static void short_copies_at_every_byte_of_a_page(void **state)
 {
 	struct rig r;
 
-	for (size_t k = 0; k <= PAGE; k++) {
+	for (size_t k = 0; k <= PAGE; k += RIG_SLOW | 1) {
 		short_at(&r, ABSENT_MAPPED, PAGE, PAGE, k, k % 2);
 		short_at(&r, k % 3 ? CLEAN : ABSENT_HOLE, PAGE, PAGE, k, k % 2);
 	}
@@ -303,7 +303,8 @@ static void short_copies_of_partial_pages(void **state)
 	struct rig r;
 
 	for (int st = 0; st < NPAGE_STATES; st++)
-		for (size_t k = 0; k <= 300; k += k < 5 || (k > 95 && k < 105) ? 1 : 13) {
+		for (size_t k = 0; k <= 300;
+		     k += k < 5 || (k > 95 && k < 105) ? (RIG_SLOW + 3) / 4 : 13) {
 			short_at(&r, st, 2 * PAGE + 50, 300, k,
 				 true); /* over the end of the file */
 			short_at(&r, st, 2 * PAGE + 50, 300, k, false);

@@ -363,7 +363,7 @@ static void model_run(uint64_t seed, uint64_t nops, const struct rig_opts *o, bo
 
 static void a_hundred_thousand_operations_agree_with_the_model(void **state)
 {
-	uint64_t nops = env_number("SLU_MODEL_OPS", 100000) / 4;
+	uint64_t nops = env_number("SLU_MODEL_OPS", 100000 / RIG_SLOW) / 4;
 
 	for (uint64_t seed = 1; seed <= 4; seed++)
 		model_run(seed, nops,
@@ -378,7 +378,7 @@ static void with_writeback_beside_it(void **state)
 			     .latency_ns = 100000};
 
 	for (uint64_t seed = 10; seed < 14; seed++)
-		model_run(seed, env_number("SLU_MODEL_OPS", 100000) / 40, &o, false);
+		model_run(seed, env_number("SLU_MODEL_OPS", 100000 / RIG_SLOW) / 40, &o, false);
 }
 
 static void with_writes_that_fail_and_are_retried(void **state)
@@ -386,7 +386,7 @@ static void with_writes_that_fail_and_are_retried(void **state)
 	struct rig_opts o = {.cache_bytes = 2u << 20, .age_ns = SLU_NS_PER_MS};
 
 	for (uint64_t seed = 20; seed < 24; seed++)
-		model_run(seed, env_number("SLU_MODEL_OPS", 100000) / 80, &o, true);
+		model_run(seed, env_number("SLU_MODEL_OPS", 100000 / RIG_SLOW) / 80, &o, true);
 }
 
 /* ------------------------------------------------------------------ in simulations */
