@@ -148,5 +148,16 @@ bool stack_open(struct stack *st, const struct daemon_opts *o, const char *image
 	/* Said now, so that a failure is one line. */
 	if (st->readonly && !o->readonly)
 		report(LOG_WARNING, "%s: no permission to write; mounting read-only", image);
+	if (st->fs->readonly && !st->readonly) {
+		struct slu_store_info volume;
+
+		slu_store_info(st->fs->store, &volume);
+		report(LOG_WARNING, "%s: %s; mounting read-only", image, volume.why_readonly);
+		st->readonly = true;
+	}
+	if (!st->readonly && info->kind == SLU_IMAGE_FILE && !atomic_load(&info->can_reserve))
+		report(LOG_INFO,
+		       "%s: the host cannot set blocks aside, so a full host disk shows at fsync",
+		       image);
 	return true;
 }

@@ -34,6 +34,19 @@ static int start_writing(struct slu_fs *fs)
 	return slu_writeback_new(fs->cache, fs->bio, &opts, &fs->wb);
 }
 
+/* The volume itself may allow no more than reading. */
+static void readonly_if_it_must(struct slu_fs *fs)
+{
+	struct slu_store_info info;
+
+	slu_store_info(fs->store, &info);
+	if (!info.readonly)
+		return;
+	fs->p->opts.readonly = true;
+	fs->p->readonly = true;
+	fs->readonly = true;
+}
+
 static int build(struct slu_fs *fs, const char **why)
 {
 	const struct slu_fs_opts *opts = &fs->p->opts;
@@ -53,6 +66,7 @@ static int build(struct slu_fs *fs, const char **why)
 	err = slu_store_open(fs->bio, &store_opts, &fs->store, why);
 	if (err)
 		return err;
+	readonly_if_it_must(fs);
 	*why = "not enough memory for the cache";
 	err = slu_cache_new(&cache_opts, &fs->cache);
 	if (err)
