@@ -25,11 +25,9 @@ struct slu_fs {
 struct slu_fs_opts {
 	bool readonly;
 	bool sync;
-	bool kernel_writeback; /* the kernel keeps dirty pages (write-back cache): see slu_fs_seek
-				*/
-	bool relatime;         /* atime moves where somebody could tell, or once a day */
-	bool noatime;          /* reading never moves it */
-	size_t cache_size;     /* bytes for pages and nodes together; 0: chosen from the machine's
+	bool relatime;     /* atime moves where somebody could tell, or once a day */
+	bool noatime;      /* reading never moves it */
+	size_t cache_size; /* bytes for pages and nodes together; 0: chosen from the machine's
 				  memory */
 	uint64_t commit_interval_ns;
 	struct slu_event_sink events;
@@ -89,6 +87,11 @@ int slu_fs_fallocate(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, int m
 /* whence: SEEK_DATA or SEEK_HOLE. */
 int slu_fs_seek(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t pos, int whence,
 		uint64_t *ret);
+/*
+ * Whether a handle that may write is open (a mapping keeps its file open): then a kernel with a
+ * write-back cache may have data that nobody here has seen.
+ */
+bool slu_fs_open_for_write(struct slu_fs *fs, uint64_t ino);
 int slu_fs_copy_range(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino_in, uint64_t pos_in,
 		      uint64_t ino_out, uint64_t pos_out, uint64_t len, uint64_t *ret_done);
 

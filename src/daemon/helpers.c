@@ -103,7 +103,8 @@ int helper_unmount(const struct daemon_opts *o)
 	err = slu_mount_detach(e->target, flags, why, sizeof(why));
 	if (err)
 		report(LOG_ERR, "%s", why);
-	/* After a lazy one the daemon lives as long as files are open: that is what was asked for.
+	/*
+	 * After a lazy one the daemon lives as long as files are open: that is what was asked for.
 	 */
 	else if (!o->lazy && pidfd >= 0)
 		wait_for_process(pidfd, pid);

@@ -117,7 +117,6 @@ bool stack_open(struct stack *st, const struct daemon_opts *o, const char *image
 {
 	struct slu_fs_opts opts = {
 		.sync = o->sync,
-		.kernel_writeback = !o->nowriteback && !o->sync,
 		.relatime = o->atime == ATIME_RELATIVE,
 		.noatime = o->atime == ATIME_NEVER,
 		.cache_size = o->cache_size,

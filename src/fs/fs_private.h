@@ -24,7 +24,8 @@ struct slu_fs_private {
 	struct slu_cond house_done;
 };
 
-/* gate.c: one file, many writers or one who changes its layout. No lock held; may wait as ctx says.
+/*
+ * gate.c: one file, many writers or one who changes its layout. No lock held; may wait as ctx says.
  */
 int gate_enter_write(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode *inode);
 void gate_leave_write(struct slu_fs *fs, struct slu_inode *inode);

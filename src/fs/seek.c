@@ -2,9 +2,9 @@
 /*
  * SEEK_DATA and SEEK_HOLE.
  *
- * With the kernel's write-back cache the kernel may hold dirty pages that this side has never seen,
- * and it does not write them out before it asks. A file that is open for writing (a mapping keeps
- * it open) is therefore data throughout: a hole is only ever named where nobody can have written.
+ * Speaks of what has been received. With the kernel's write-back cache the kernel may hold dirty
+ * pages, and even a size, that this side has never seen; whoever serves the kernel has them
+ * written out first (slu_fs_open_for_write says when).
  */
 #include "fs_private.h"
 
@@ -23,12 +23,10 @@ int slu_fs_seek(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t p
 	uint64_t size = slu_aspace_size(&inode->data);
 	if (pos >= size) {
 		err = -ENXIO;
-	} else if (!S_ISREG(inode->type) ||
-		   (fs->p->opts.kernel_writeback && gate_open_for_write(fs, inode))) {
+	} else if (!S_ISREG(inode->type)) {
 		*ret = data ? pos : size;
 	} else {
-		/* Dirty pages are in no record yet: written out first, and then the records say
-		 * all. */
+		/* Dirty pages are in no record yet: written out first, then the records say all. */
 		if (fs->wb && slu_aspace_dirty(&inode->data)) {
 			err = fs_may_wait(ctx, "dirty pages before a seek");
 			if (!err)
@@ -39,4 +37,16 @@ int slu_fs_seek(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t p
 	}
 	slu_inode_put(inode);
 	return err;
+}
+
+bool slu_fs_open_for_write(struct slu_fs *fs, uint64_t ino)
+{
+	struct slu_inode *inode;
+	bool open;
+
+	if (slu_inode_get(fs->ns, ino, &inode))
+		return false;
+	open = gate_open_for_write(fs, inode);
+	slu_inode_put(inode);
+	return open;
 }

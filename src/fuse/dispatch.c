@@ -92,8 +92,10 @@ static bool run_once(struct request *req, bool may_wait)
 		req->ctx.need = (struct slu_need){0};
 		err = req->op->run(req);
 		if (err == -ENOSPC && !req->made_room) {
-			/* Deleted files may be on their way to give room back: once more after
-			 * that. */
+			/*
+			 * Deleted files may be on their way to give room back: once more after
+			 * that.
+			 */
 			err = slu_fs_make_room(req->s->fs, &req->ctx);
 			req->made_room = !err;
 			if (!err)

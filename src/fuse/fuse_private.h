@@ -134,6 +134,11 @@ void request_free_spares(struct slu_session *s);
  * handler takes back what only the answer would have handed over. A request is answered once.
  */
 int reply_error(struct request *req, int err);
+/*
+ * Has the kernel write out what it has of an inode and forget the pages. Waits for WRITEs that it
+ * sends meanwhile, so never on a thread that reads requests.
+ */
+int notify_write_out(struct request *req, uint64_t ino);
 int reply_data(struct request *req, const void *data, size_t len);
 int reply_iov(struct request *req, const struct iovec *iov, int niov, size_t len);
 int reply_attr(struct request *req, const struct slu_attr *attr);

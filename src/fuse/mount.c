@@ -120,7 +120,8 @@ static void send_answer(int sock, const struct mount_answer *answer, int fd)
 	(void)sendmsg(sock, &msg, MSG_NOSIGNAL); /* if nobody listens, the mount ends with us */
 }
 
-/* The child. libfuse's session is never used: its descriptor is handed over, and the process ends.
+/*
+ * The child. libfuse's session is never used: its descriptor is handed over, and the process ends.
  */
 static _Noreturn void mounter_main(int sock, const struct slu_mount_opts *opts)
 {

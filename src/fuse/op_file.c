@@ -314,6 +314,14 @@ int op_lseek(struct request *req)
 
 	if (in->whence != SEEK_DATA && in->whence != SEEK_HOLE)
 		return -EINVAL;
+	/* The kernel asks before it has written out its own dirty pages, or told us of its size. */
+	if (req->s->opts.writeback && slu_fs_open_for_write(fs_of(req), request_ino(req))) {
+		if (!req->ctx.may_wait)
+			return -EAGAIN;
+		err = notify_write_out(req, request_ino(req));
+		if (err)
+			return err;
+	}
 	err = slu_fs_seek(fs_of(req), &req->ctx, request_ino(req), in->offset, (int)in->whence,
 			  &out.offset);
 	if (!err)

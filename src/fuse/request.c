@@ -147,6 +147,23 @@ static int send_reply(struct request *req, int error, const struct iovec *data, 
 	return n < 0 ? -errno : 0;
 }
 
+int notify_write_out(struct request *req, uint64_t ino)
+{
+	struct fuse_notify_inval_inode_out inval = {.ino = ino}; /* len 0: to the end */
+	struct fuse_out_header out = {
+		.len = sizeof(out) + sizeof(inval),
+		.error = FUSE_NOTIFY_INVAL_INODE,
+	};
+	struct iovec iov[] = {{&out, sizeof(out)}, {&inval, sizeof(inval)}};
+	ssize_t n;
+
+	do {
+		n = writev(req->fd, iov, slu_array_size(iov));
+	} while (n < 0 && errno == EINTR);
+	/* -ENOENT: the kernel does not know the inode, so it has nothing of it. */
+	return n < 0 && errno != ENOENT ? -errno : 0;
+}
+
 int reply_error(struct request *req, int err)
 {
 	/* The kernel refuses an answer with an errno that is none. */

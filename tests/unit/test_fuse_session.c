@@ -58,7 +58,7 @@ static struct slu_blockio *open_disk(struct slu_simdisk *disk)
 
 static void start(struct kernel *k, bool writeback)
 {
-	struct slu_fs_opts opts = {.cache_size = 16 << 20, .kernel_writeback = writeback};
+	struct slu_fs_opts opts = {.cache_size = 16 << 20};
 	struct slu_session_opts sopts = {
 		.writeback = writeback,
 		.max_write = MAX_WRITE,
