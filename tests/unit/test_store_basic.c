@@ -2,52 +2,7 @@
 /*
  * The store's everyday: format, open, put, read back, commit, close, and again.
  */
-#include "sluice/store.h"
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
-#define NBLOCKS  16384u
-#define REC_TEST 40
-
-static struct slu_blockio *open_disk(struct slu_simdisk *disk, bool readonly)
-{
-	struct slu_blockio_opts opts = {.engine = "sim", .sim = disk, .readonly = readonly};
-	struct slu_blockio *bio;
-
-	assert_int_equal(slu_blockio_open("sim", &opts, &bio), 0);
-	return bio;
-}
-
-static struct slu_store *open_store(struct slu_blockio *bio)
-{
-	struct slu_store_opts opts = {0};
-	struct slu_store *store = NULL;
-	const char *why = NULL;
-	int err = slu_store_open(bio, &opts, &store, &why);
-
-	if (err)
-		fail_msg("open: %d (%s)", err, why);
-	return store;
-}
-
-static struct slu_simdisk *new_volume(uint64_t nblocks)
-{
-	struct slu_format_params params = {.nblocks = nblocks,
-					   .label = "test",
-					   .volume_id = "0123456789abcde",
-					   .hash_seed = 7};
-	struct slu_simdisk *disk = slu_simdisk_new(nblocks, 1);
-	struct slu_blockio *bio;
-
-	assert_non_null(disk);
-	bio = open_disk(disk, false);
-	assert_int_equal(slu_store_format(bio, &params), 0);
-	slu_blockio_close(bio);
-	return disk;
-}
+#include "test_store_util.h"
 
 static void put(struct slu_store *store, uint64_t ino, uint64_t off, const void *value, size_t len)
 {
@@ -79,68 +34,110 @@ static int del(struct slu_store *store, uint64_t ino, uint64_t off)
 
 static void records_survive_close_and_reopen(void **state)
 {
-	struct slu_simdisk *disk = new_volume(NBLOCKS);
 	char value[600] = "value";
+	struct vol v;
 
+	vol_new(&v, 16384);
 	for (unsigned int round = 0; round < 3; round++) {
-		struct slu_blockio *bio = open_disk(disk, false);
-		struct slu_store *store = open_store(bio);
 		struct slu_store_info info;
 
-		slu_store_info(store, &info);
+		vol_open(&v);
+		slu_store_info(v.store, &info);
 		assert_true(info.was_clean);
 		assert_false(info.readonly);
+		assert_string_equal(info.label, "test");
 		for (uint64_t i = 0; i < 3000; i++)
-			put(store, 20 + i % 7, round * 10000 + i, value, i % 600);
-		assert_int_equal(slu_store_commit(store, slu_store_txid(store), true), 0);
+			put(v.store, 20 + i % 7, round * 10000 + i, value, i % 600);
+		vol_commit(&v);
 		for (uint64_t i = 0; i < 3000; i++)
-			put(store, 30 + i % 5, round * 10000 + i, value, i % 100);
-		assert_int_equal(slu_store_close(store), 0);
-		slu_blockio_close(bio);
-
-		bio = open_disk(disk, false);
-		store = open_store(bio);
+			put(v.store, 30 + i % 5, round * 10000 + i, value, i % 100);
+		vol_reopen(&v);
 		for (uint64_t i = 0; i < 3000; i++) {
+			struct slu_key key = SLU_KEY(20 + i % 7, REC_TEST, round * 10000 + i);
 			char buf[1024];
-			uint64_t off = round * 10000 + i;
 
-			assert_int_equal(slu_store_get(store, &SLU_KEY(20 + i % 7, REC_TEST, off),
-						       buf, sizeof(buf), NULL),
+			assert_int_equal(slu_store_get(v.store, &key, buf, sizeof(buf), NULL),
 					 i % 600);
 			assert_memory_equal(buf, value, i % 600);
-			assert_int_equal(slu_store_get(store, &SLU_KEY(30 + i % 5, REC_TEST, off),
-						       buf, sizeof(buf), NULL),
+			key = SLU_KEY(30 + i % 5, REC_TEST, round * 10000 + i);
+			assert_int_equal(slu_store_get(v.store, &key, buf, sizeof(buf), NULL),
 					 i % 100);
 		}
-		assert_int_equal(slu_store_close(store), 0);
-		slu_blockio_close(bio);
+		vol_close(&v);
+		disk_check(v.disk, NULL, false);
 	}
-	slu_simdisk_free(disk);
+	vol_free(&v);
 }
 
 static void deleting_everything_gives_all_space_back(void **state)
 {
-	struct slu_simdisk *disk = new_volume(NBLOCKS);
-	struct slu_blockio *bio = open_disk(disk, false);
-	struct slu_store *store = open_store(bio);
 	struct slu_space_stat before, full, after;
 	char value[300] = {0};
+	struct vol v;
 
-	slu_space_stat(store, &before);
+	vol_new(&v, 16384);
+	vol_open(&v);
+	slu_space_stat(v.store, &before);
 	for (uint64_t i = 0; i < 5000; i++)
-		put(store, 20, i * 7919 % 5003, value, i % 300);
-	slu_space_stat(store, &full);
+		put(v.store, 20, i * 7919 % 5003, value, i % 300);
+	slu_space_stat(v.store, &full);
 	assert_true(full.free < before.free);
 	for (uint64_t i = 0; i < 5000; i++)
-		assert_int_equal(del(store, 20, i * 7919 % 5003), 0);
-	assert_int_equal(del(store, 20, 1), -ENOENT);
-	assert_int_equal(slu_store_commit(store, slu_store_txid(store), true), 0);
-	slu_space_stat(store, &after);
+		assert_int_equal(del(v.store, 20, i * 7919 % 5003), 0);
+	assert_int_equal(del(v.store, 20, 1), -ENOENT);
+	vol_commit(&v);
+	slu_space_stat(v.store, &after);
 	assert_int_equal(after.free, before.free);
 	assert_true(after.node_blocks <= 3);
-	assert_int_equal(slu_store_close(store), 0);
-	slu_blockio_close(bio);
-	slu_simdisk_free(disk);
+	vol_close(&v);
+	vol_free(&v);
+}
+
+static void inode_numbers_are_never_given_out_twice(void **state)
+{
+	uint64_t last = SLU_INO_FIRST - 1;
+	struct vol v;
+
+	vol_new(&v, 8192);
+	for (unsigned int round = 0; round < 4; round++) {
+		vol_open(&v);
+		for (unsigned int i = 0; i < 100; i++) {
+			uint64_t ino = slu_store_new_ino(v.store);
+
+			assert_true(ino > last);
+			last = ino;
+			put(v.store, ino, 0, "x", 1);
+		}
+		if (round == 2) {
+			/* what was committed counts after a crash */
+			vol_commit(&v);
+			slu_simdisk_power_cut(v.disk, 0);
+			vol_drop(&v);
+		} else {
+			vol_close(&v);
+		}
+	}
+	vol_free(&v);
+}
+
+static void the_smallest_volume_works_and_a_smaller_one_is_refused(void **state)
+{
+	struct slu_format_params params = {.nblocks = SLU_MIN_BLOCKS - 1};
+	struct slu_space_stat st;
+	struct vol v;
+
+	vol_new(&v, SLU_MIN_BLOCKS);
+	vol_open(&v);
+	slu_space_stat(v.store, &st);
+	assert_true(st.free > SLU_MIN_BLOCKS / 2);
+	assert_int_equal(slu_store_format(v.bio, &params), -EINVAL);
+	params.nblocks = SLU_MIN_BLOCKS + 1;
+	assert_int_equal(slu_store_format(v.bio, &params), -EINVAL);
+	for (uint64_t i = 0; i < 2000; i++)
+		put(v.store, i, 1, "x", 1);
+	vol_close(&v);
+	disk_check(v.disk, NULL, false);
+	vol_free(&v);
 }
 
 int main(void)
@@ -148,6 +145,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(records_survive_close_and_reopen),
 		cmocka_unit_test(deleting_everything_gives_all_space_back),
+		cmocka_unit_test(inode_numbers_are_never_given_out_twice),
+		cmocka_unit_test(the_smallest_volume_works_and_a_smaller_one_is_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
