@@ -273,7 +273,7 @@ struct slu_disk_inode {
 struct slu_disk_dirent {
 	slu_le64 ino;
 	uint8_t type; /* S_IFMT >> 12, as d_type */
-	/* name follows, to the end of the value: 1 to 255 bytes, no NUL, no slash */
+		      /* name follows, to the end of the value: 1 to 255 bytes, no NUL, no slash */
 };
 
 struct slu_disk_xattr {
