@@ -2,24 +2,35 @@
 /*
  * mount_patch IMAGE OFFSET HEX: puts bytes into both superblocks of a volume at this offset and
  * makes their checksums right again, for volumes that no program would write.
+ * mount_patch IMAGE nodes: the numbers of the blocks that are, or once were, nodes of the volume.
  */
 #include "sluice/format.h"
 #include <fcntl.h>
 #include <unistd.h>
 #include <xxhash.h>
 
-int main(int argc, char **argv)
+static int patch_nodes(int fd)
+{
+	static struct slu_disk_super super;
+	static struct slu_disk_node node;
+
+	if (pread(fd, &super, sizeof(super), 0) != sizeof(super))
+		return 1;
+	for (uint64_t blkno = 2; pread(fd, &node, sizeof(node), (off_t)(blkno * SLU_BLOCK_SIZE)) ==
+				 (ssize_t)sizeof(node);
+	     blkno++) {
+		if (!memcmp(node.volume_id, super.volume_id, sizeof(node.volume_id)) &&
+		    slu_get_le64(&node.blkno) == blkno)
+			printf("%llu\n", (unsigned long long)blkno);
+	}
+	return 0;
+}
+
+static int patch_supers(int fd, size_t offset, const char *hex)
 {
 	static uint8_t super[SLU_BLOCK_SIZE];
-	size_t offset, len;
-	int fd;
+	size_t len = strlen(hex) / 2;
 
-	if (argc != 4 || (fd = open(argv[1], O_RDWR)) < 0) {
-		fprintf(stderr, "usage: mount_patch IMAGE OFFSET HEX\n");
-		return 2;
-	}
-	offset = strtoul(argv[2], NULL, 0);
-	len = strlen(argv[3]) / 2;
 	if (offset < 8 || offset + len > sizeof(super)) {
 		fprintf(stderr, "mount_patch: not within a superblock\n");
 		return 2;
@@ -30,7 +41,7 @@ int main(int argc, char **argv)
 		for (size_t i = 0; i < len; i++) {
 			unsigned int byte;
 
-			if (sscanf(argv[3] + 2 * i, "%2x", &byte) != 1)
+			if (sscanf(hex + 2 * i, "%2x", &byte) != 1)
 				return 2;
 			super[offset + i] = (uint8_t)byte;
 		}
@@ -38,5 +49,17 @@ int main(int argc, char **argv)
 		if (pwrite(fd, super, sizeof(super), slot * (off_t)sizeof(super)) != sizeof(super))
 			return 1;
 	}
-	return close(fd) ? 1 : 0;
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	int fd = argc >= 3 ? open(argv[1], O_RDWR) : -1, status;
+
+	if (fd < 0 || (argc == 3 ? strcmp(argv[2], "nodes") != 0 : argc != 4)) {
+		fprintf(stderr, "usage: mount_patch IMAGE OFFSET HEX | mount_patch IMAGE nodes\n");
+		return 2;
+	}
+	status = argc == 3 ? patch_nodes(fd) : patch_supers(fd, strtoul(argv[2], NULL, 0), argv[3]);
+	return close(fd) ? 1 : status;
 }

@@ -226,8 +226,7 @@ static int posix_run(const char *base, const struct posix_check *c)
 	return 1;
 }
 
-/* ------------------------------------------------------------------ file handles across a remount
- */
+/* ---------------------------------------------------------------- file handles across a remount */
 
 struct saved_handle {
 	struct file_handle fh;

@@ -155,8 +155,10 @@ static void direct_io_works_at_any_alignment(void)
 	SAME(model + 777, seen, 501);
 }
 
-/* One process stores through a mapping, another reads and writes; then everything is as both left
- * it. */
+/*
+ * One process stores through a mapping, another reads and writes; then everything is as both left
+ * it.
+ */
 static void four_ways_at_once_agree(void)
 {
 	enum { PAGES = 64, ROUNDS = 200 };

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Owners and permissions: who may do what, setgid and sticky directories, setuid cleared by writes.
+/*
+ * Owners and permissions: who may do what, setgid and sticky directories, setuid cleared by writes.
  */
 #include "posix.h"
 #include <linux/falloc.h>
@@ -160,8 +161,10 @@ static void writes_clear(void *arg)
 	OK(close((int)OK(open("prog", O_WRONLY | O_TRUNC))));
 	expect_mode("open with O_TRUNC", 0775);
 
-	/* Reading, looking and renaming leave them alone; so does a store through a mapping, as in
-	 * the kernel's own filesystems. */
+	/*
+	 * Reading, looking and renaming leave them alone; so does a store through a mapping, as in
+	 * the kernel's own filesystems.
+	 */
 	OK(truncate("prog", 4096));
 	OK(chmod("prog", PRIVILEGED));
 	fd = (int)OK(open("prog", O_RDWR));
