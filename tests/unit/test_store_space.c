@@ -245,6 +245,73 @@ static void a_volume_full_of_records_can_be_emptied(void **state)
 	vol_free(&v);
 }
 
+static void record_batch(struct vol *v, uint64_t first, uint64_t step, unsigned int n, bool del)
+{
+	static const uint8_t value[100];
+	struct slu_ticket t;
+	struct slu_batch b;
+
+	slu_batch_init(&b);
+	for (unsigned int i = 0; i < n; i++) {
+		struct slu_key key = SLU_KEY(20, REC_TEST, first + i * step);
+
+		if (del)
+			slu_batch_del(&b, &key);
+		else
+			slu_batch_put(&b, &key, value, sizeof(value));
+	}
+	assert_int_equal(slu_ticket_get(v->store, &t, n, del ? 0 : n * sizeof(value),
+					SLU_TICKET_KEPT_BACK, NULL),
+			 0);
+	assert_int_equal(slu_store_apply(v->store, &t, &b, NULL, NULL), 0);
+	slu_ticket_put(&t);
+	slu_batch_fini(&b);
+}
+
+/*
+ * The worst that can be: nodes as empty as they may be, data in every block that was promised, and then
+ * changes all over the tree: they live on the blocks kept back.
+ */
+static void a_full_volume_of_sparse_nodes_can_be_changed_all_over(void **state)
+{
+	enum { RECORDS = 60000, PIECE = 120 };
+	struct disk_facts f;
+	uint64_t id = 0;
+	struct vol v;
+	int err;
+
+	vol_new(&v, 8192);
+	vol_open(&v);
+	/* full leaves from appending; then five of eight records of each go */
+	for (uint64_t i = 0; i < RECORDS; i += PIECE)
+		record_batch(&v, i, 1, PIECE, false);
+	for (unsigned int k = 0; k < 5; k++)
+		for (uint64_t i = k; i < RECORDS; i += 8 * PIECE)
+			record_batch(&v, i, 8, (unsigned int)slu_min(PIECE, (RECORDS - i + 7) / 8),
+				     true);
+	vol_reopen(&v);
+	while (!(err = extent_new(&v, &id, 16)))
+		;
+	while (!(err = extent_new(&v, &id, 1)))
+		;
+	assert_int_equal(err, -ENOSPC);
+	vol_close(&v);
+	disk_check(v.disk, &f, false);
+	/* the nodes take what they are charged at, all but */
+	assert_true(f.nodes * 100 > (f.record_bytes / 1300) * 85);
+	vol_open(&v);
+	for (unsigned int round = 0; round < 3; round++) {
+		for (uint64_t i = 5; i < RECORDS; i += 8 * PIECE)
+			record_batch(&v, i, 8, (unsigned int)slu_min(PIECE, (RECORDS - i + 7) / 8),
+				     false);
+		vol_commit(&v);
+	}
+	assert_int_equal(v.readonly, 0);
+	vol_close(&v);
+	disk_check(v.disk, NULL, false);
+	vol_free(&v);
+}
+
 /* The same contents, put there on different ways, show the same free space. */
 static void equal_contents_show_equal_free_space(void **state)
 {
@@ -356,8 +423,10 @@ static void no_block_is_written_while_a_superblock_reaches_it(void **state)
 
 	vol_new(&v, NBLOCKS);
 	vol_open(&v);
-	/* Full, and what is freed is more in each round than what is kept back: it is wanted at
-	 * once. */
+	/*
+	 * Full, and what is freed is more in each round than what is kept back: it is wanted at
+	 * once.
+	 */
 	while (!extent_new(&v, &next_id, 30))
 		;
 	vol_commit(&v);
@@ -677,6 +746,7 @@ int main(void)
 		cmocka_unit_test(blocks_follow_the_goal),
 		cmocka_unit_test(a_full_volume_can_be_emptied_and_free_comes_back),
 		cmocka_unit_test(a_volume_full_of_records_can_be_emptied),
+		cmocka_unit_test(a_full_volume_of_sparse_nodes_can_be_changed_all_over),
 		cmocka_unit_test(equal_contents_show_equal_free_space),
 		cmocka_unit_test(room_that_is_pending_is_waited_for),
 		cmocka_unit_test(no_block_is_written_while_a_superblock_reaches_it),
