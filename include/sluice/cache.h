@@ -27,8 +27,10 @@ struct slu_writeback;
 
 /* What the owner of an address space (the inode) does for the layers below it. */
 struct slu_aspace_owner {
-	/* Keeps the inode in memory while it has dirty pages or pages under writeback. Leaf locks
-	 * only. */
+	/*
+	 * Keeps the inode in memory while it has dirty pages or pages under writeback. Leaf locks
+	 * only.
+	 */
 	void (*pin)(struct slu_aspace *as);
 	void (*unpin)(struct slu_aspace *as);
 	/*
@@ -175,33 +177,35 @@ enum slu_cache_leaf {
 /*
  * State of a page.
  *
- *	bit		meaning							changed under
- *	LOCKED		somebody has the page lock				itself
- *	WAITERS		somebody sleeps on the word				itself
- *	UPTODATE	the frame holds what the file holds			stripe lock, or the
- *page lock (bytes beyond the size are zero)			before it is published READING
- *being read in; the reader owns the transition		stripe lock
- *	DIRTY		newer than the disk					as->tags
- *	WRITEBACK	its (older) frame is being written			as->tags
- *	ERROR		its last write failed; kept, DIRTY, tried again		as->tags
- *	GONE		not in the cache any more: look again			stripe lock
- *	READ_FAILED	with GONE: because reading it failed			stripe lock
- *	ACCESSED	read since the clock hand passed			anybody
+ *	bit		meaning						changed under
+ *	LOCKED		somebody has the page lock			itself
+ *	WAITERS		somebody sleeps on the word			itself
+ *	UPTODATE	the frame holds what the file holds (*)		stripe lock; page lock (*)
+ *	READING		being read in; the reader owns the transition	stripe lock
+ *	DIRTY		newer than the disk				as->tags
+ *	WRITEBACK	its (older) frame is being written		as->tags
+ *	ERROR		its last write failed; kept, DIRTY, tried again	as->tags
+ *	GONE		not in the cache any more: look again		stripe lock
+ *	READ_FAILED	with GONE: because reading it failed		stripe lock
+ *	ACCESSED	read since the clock hand passed		anybody
+ *
+ * (*) Bytes beyond the size are zero. The page lock is enough before the page is published.
  *
  * Transitions:
  *	(none) → READING			slu_page_insert_reading
  *	READING → UPTODATE			slu_page_read_done, 0
  *	READING → GONE | READ_FAILED		slu_page_read_done, error
- *	(none) → LOCKED				slu_page_insert_locked	the tail of a segment
+ *	(none) → LOCKED				slu_page_insert_locked: the tail of a segment
  *	LOCKED → LOCKED | UPTODATE		slu_page_uptodate
- *	LOCKED → GONE				slu_page_remove		a tail that nothing was
- *copied to (none), READING, UPTODATE → UPTODATE	slu_pages_publish UPTODATE → DIRTY
- *slu_pages_set_dirty DIRTY → WRITEBACK			slu_pages_start_writeback WRITEBACK →
- *(clean)			slu_pages_end_writeback, 0 WRITEBACK → DIRTY | ERROR
- *slu_pages_end_writeback, error
+ *	LOCKED → GONE				slu_page_remove_locked: nothing was copied to it
+ *	(none), READING, UPTODATE → UPTODATE	slu_pages_publish
+ *	UPTODATE → DIRTY			slu_pages_set_dirty
+ *	DIRTY → WRITEBACK			slu_pages_start_writeback
+ *	WRITEBACK → (clean)			slu_pages_end_writeback, 0
+ *	WRITEBACK → DIRTY | ERROR		slu_pages_end_writeback, error
  *	DIRTY → (clean)				slu_pages_drop, before GONE
- *	any without WRITEBACK → GONE		slu_pages_drop; eviction (clean and unreferenced
- *pages alone)
+ *	any without WRITEBACK → GONE		slu_pages_drop
+ *	clean and unreferenced → GONE		eviction
  *
  * Invariants (slu_cache_check):
  *	READING excludes UPTODATE, DIRTY, WRITEBACK
@@ -330,8 +334,8 @@ int slu_page_wait_read(struct slu_cache *cache, struct slu_page *page, uint32_t 
 
 /*
  * A page in state READING with a frame of the ticket; referenced. as->lock shared or exclusive.
- * false: there is one already
- * (*ret is that one, referenced). Every page inserted ends in slu_page_read_done.
+ * false: there is one already (*ret is that one, referenced). Every page inserted ends in
+ * slu_page_read_done.
  */
 bool slu_page_insert_reading(struct slu_aspace *as, struct slu_frames *fr, uint64_t pgidx,
 			     struct slu_page **ret);
@@ -341,8 +345,10 @@ bool slu_page_insert_reading(struct slu_aspace *as, struct slu_frames *fr, uint6
  */
 void slu_page_read_done(struct slu_aspace *as, struct slu_page *page, int result);
 
-/* A page that is not there yet, locked and referenced, with a frame of the ticket. as->lock
- * exclusive. */
+/*
+ * A page that is not there yet, locked and referenced, with a frame of the ticket. as->lock
+ * exclusive.
+ */
 struct slu_page *slu_page_insert_locked(struct slu_aspace *as, struct slu_frames *fr,
 					uint64_t pgidx);
 /* Its frame is complete now. The page lock is held. */
@@ -387,8 +393,10 @@ void slu_pages_set_dirty(struct slu_aspace *as, struct slu_frames *fr, struct sl
 uint32_t slu_pages_start_writeback(struct slu_aspace *as, uint64_t *pgidx, uint64_t end,
 				   uint32_t max, uint32_t max_failed, bool stop,
 				   struct slu_page **pages, uint32_t *frames, uint64_t *ret_size);
-/* The end of it; takes the references. result < 0: dirty again, ERROR. size: what start_writeback
- * returned. */
+/*
+ * The end of it; takes the references. result < 0: dirty again, ERROR. size: what start_writeback
+ * returned.
+ */
 void slu_pages_end_writeback(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
 			     struct slu_page **pages, const uint32_t *frames, uint64_t size,
 			     int result);

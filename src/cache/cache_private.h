@@ -147,7 +147,8 @@ struct slu_page *hash_find(struct slu_cache *c, uint32_t bucket, uint64_t ino, u
 bool hash_remove(struct slu_cache *c, uint32_t bucket, struct slu_page *page);
 /* Wakes those who sleep on the word after `clear` has been cleared and `set` set. */
 void page_change(struct slu_page *page, uint32_t set, uint32_t clear);
-/* Takes a page that the caller refers to out of the hash, unless it is out. Stripe lock not held.
+/*
+ * Takes a page that the caller refers to out of the hash, unless it is out. Stripe lock not held.
  */
 bool page_unhash(struct slu_cache *c, struct slu_page *page, uint32_t set);
 

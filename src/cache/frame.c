@@ -343,8 +343,10 @@ static int frames_need_wait(struct slu_need *need)
 	unsigned int flags = (unsigned int)(need->arg[1] >> NEED_FLAGS_SHIFT);
 	int err = ticket_wait(&fr, (uint32_t)need->arg[0], (uint32_t)need->arg[1], flags);
 
-	/* Given back: the caller claims again, with what it has. Another may be faster; then it
-	 * waits again. */
+	/*
+	 * Given back: the caller claims again, with what it has. Another may be faster; then it
+	 * waits again.
+	 */
 	slu_frames_release(&fr);
 	return err;
 }

@@ -294,7 +294,8 @@ uint32_t slu_pages_start_writeback(struct slu_aspace *as, uint64_t *pgidx, uint6
 	return marked;
 }
 
-/* The end of the bytes that are on disk with this run, of which `last` is the last page. as->tags.
+/*
+ * The end of the bytes that are on disk with this run, of which `last` is the last page. as->tags.
  */
 static uint64_t run_synced_end(uint64_t pgidx, uint32_t n, struct slu_page *last, uint64_t size)
 {
