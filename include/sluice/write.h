@@ -81,10 +81,9 @@ struct slu_write_result {
  * full, reservation, a page to be read first); call again for the rest, after an append at ret->pos
  * + ret->done and without the flag. The need refers to `as`. Waits for the source in any case. 0
  * when ret->done > 0 or len is 0 (a short write: out of space, or the source ended); else -ENOSPC,
- * -EIO, -EFBIG, -ENOMEM, -EROFS, the source's error
- * (-EIO where it ended at once),
- * or the recorded error when the inode's failed pages are over their limit. The caller has checked
- * permissions, limits and flags and has flagged the times.
+ * -EIO, -EFBIG, -ENOMEM, -EROFS, the source's error (-EIO where it ended at once), or the recorded
+ * error when the inode's failed pages are over their limit. The caller has checked permissions,
+ * limits and flags and has flagged the times.
  */
 int slu_write(struct slu_aspace *as, struct slu_source *src, uint64_t pos, uint64_t len,
 	      unsigned int flags, struct slu_write_result *ret, struct slu_need *need);

@@ -157,7 +157,8 @@ static int read_mapped(struct read_op *op, uint64_t pgidx, uint32_t n, uint64_t 
 			rio->next = op->ios;
 		}
 		if (!slu_page_insert_reading(op->as, &op->ticket, pgidx + i, &page)) {
-			/* Another reader was faster: its page, and a request that ends before it.
+			/*
+			 * Another reader was faster: its page, and a request that ends before it.
 			 */
 			pages[i] = page;
 			if (rio->n) {
@@ -221,8 +222,10 @@ static int read_missing(struct read_op *op, uint64_t first, uint32_t n, uint32_t
 	return 0;
 }
 
-/* Starts on the pages behind the range that are not there yet, as far as frames are at hand.
- * as->lock is held. */
+/*
+ * Starts on the pages behind the range that are not there yet, as far as frames are at hand.
+ * as->lock is held.
+ */
 static void read_ahead(struct read_op *op)
 {
 	uint64_t at = op->first + op->n;
@@ -275,7 +278,8 @@ static void read_clip(struct read_op *op)
 	op->n = op->len ? (uint32_t)(slu_bytes_to_blocks(op->pos + op->len) - op->first) : 0;
 }
 
-/* Look-up and map under the lock. -EAGAIN with op->need, or -ENOBUFS with *ret_want: more frames.
+/*
+ * Look-up and map under the lock. -EAGAIN with op->need, or -ENOBUFS with *ret_want: more frames.
  */
 static int read_lookup(struct read_op *op, uint32_t *ret_want)
 {

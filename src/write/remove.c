@@ -2,20 +2,21 @@
 /*
  * Truncate and punch: what they do to pages. And the zeroing before a file grows.
  *
- * Called with as->lock exclusive, before the backend's remove(). Takes page locks for swaps, leaf
- *locks. Never waits: -EAGAIN and what to wait for.
+ * Called with as->lock exclusive, before the backend's remove(). Takes page locks for swaps, and
+ * leaf locks. Never waits: -EAGAIN and what to wait for.
  *
  * The order with what is under way:
  *
  *	a write			has as->lock: it is before or after, segment by segment
  *	a read in flight	pages that go: the read finds its page gone when it ends, and the
- *reader looks again. Pages at the edge: waited for writeback in flight	pages that go: waited for,
- *since their blocks are freed next. Pages at the edge: their frame is replaced, the old one goes on
- *to the disk, and the page is dirty again dirty pages		pages that go: dropped, with their
- *reservation (remove())
+ *				reader looks again. Pages at the edge: waited for
+ *	writeback in flight	pages that go: waited for, since their blocks are freed next.
+ *				Pages at the edge: their frame is replaced, the old one goes on
+ *				to the disk, and the page is dirty again
+ *	dirty pages		pages that go: dropped, with their reservation (remove())
  *
- * Truncate zeroes its edge in memory alone: the size moves before it, and what a block holds beyond
- *the size means nothing. slu_pages_zero_tail makes up for that when the file grows again.
+ * Truncate zeroes its edge in memory alone: the size moves before it, and what a block holds
+ * beyond the size means nothing. slu_pages_zero_tail makes up for that when the file grows again.
  */
 #include "write_private.h"
 #include <string.h>
@@ -40,8 +41,10 @@ static int need_writeback(struct slu_need *need, struct slu_aspace *as, uint64_t
 	return -EAGAIN;
 }
 
-/* Waits for its frames and, for truncate, for nothing else that could need pages: the ticket is
- * short. */
+/*
+ * Waits for its frames and, for truncate, for nothing else that could need pages: the ticket is
+ * short.
+ */
 static int edge_claim(struct slu_aspace *as, struct slu_frames *fr, struct slu_need *need)
 {
 	*fr = (struct slu_frames)SLU_FRAMES_INIT(as->cache);

@@ -3,21 +3,21 @@
  * One segment of a write.
  *
  * Called by write.c with as->lock exclusive and a ticket for all its pages. Takes page locks (one
- *at a time) and the backend's lock inside its verbs. Never waits and never faults: -EAGAIN says
- *what has to be waited for.
+ * at a time) and the backend's lock inside its verbs. Never waits and never faults: -EAGAIN says
+ * what has to be waited for.
  *
- *	plan	map, look whether partial pages can be filled, reserve		undone whole on
- *failure copy	page by page into private frames; 16 are published at a time
+ *	plan	map, look whether partial pages can be filled, reserve; undone whole on failure
+ *	copy	page by page into private frames; 16 are published at a time
  *	finish	publish, dirty with the size, give back the rest, unlock the tail
  *
  * A full page is published over whatever is there: uptodate, being read, or nothing. For a partial
- *page the rest of the frame comes from the page's old frame (`base`) or is zeros, where it lies on
- *no data. If it is the segment's last page and not uptodate, its descriptor is inserted locked and
- *keeps its lock to the end of finish; that is the only page lock held across anything.
+ * page the rest of the frame comes from the page's old frame (`base`) or is zeros, where it lies on
+ * no data. If it is the segment's last page and not uptodate, its descriptor is inserted locked and
+ * keeps its lock to the end of finish; that is the only page lock held across anything.
  *
  * A copy that comes up short ends the segment. A page that it covers in part can be published if
- *the rest of the page is known; otherwise (MAPPED and not in the cache) the bytes are carried: the
- *source cannot take them back, and the page has to be read with no lock held.
+ * the rest of the page is known; otherwise (MAPPED and not in the cache) the bytes are carried: the
+ * source cannot take them back, and the page has to be read with no lock held.
  */
 #include "write_private.h"
 #include <string.h>
@@ -97,7 +97,8 @@ static void unreserve_from(struct segment *seg, uint64_t at)
 	}
 }
 
-/* Reserves the mapping, or as much of its beginning as there is space for unless it has to be all.
+/*
+ * Reserves the mapping, or as much of its beginning as there is space for unless it has to be all.
  */
 static int reserve_some(struct segment *seg, struct slu_iomap *m)
 {
@@ -117,8 +118,10 @@ static int reserve_some(struct segment *seg, struct slu_iomap *m)
 	}
 }
 
-/* Maps [seg->pos, seg->end): the first mapping, or all of them for a request that is whole or
- * nothing. */
+/*
+ * Maps [seg->pos, seg->end): the first mapping, or all of them for a request that is whole or
+ * nothing.
+ */
 static int segment_map(struct segment *seg)
 {
 	struct slu_iomap_inode *backend = seg->as->backend;
@@ -275,8 +278,10 @@ static uint32_t copy_page(struct segment *seg, uint64_t pgidx, uint32_t off, uin
 	if (got < SLU_BLOCK_SIZE) {
 		struct slu_need need = op->need;
 
-		/* -EAGAIN: a short copy of a page that was to be covered whole, or one evicted
-		 * since. */
+		/*
+		 * -EAGAIN: a short copy of a page that was to be covered whole, or one evicted
+		 * since.
+		 */
 		if (page_base(op, pgidx, seg->maps[seg->map].type, off, off + got, &base)) {
 			op->need = need;
 			carry(op, frame, off, got);
@@ -322,8 +327,10 @@ static bool is_locked_tail(struct segment *seg, uint64_t pgidx, uint32_t len)
 {
 	struct slu_page *page;
 
-	/* On MAPPED a short copy could leave old bytes to be read: that is for copy_page to find
-	 * out. */
+	/*
+	 * On MAPPED a short copy could leave old bytes to be read: that is for copy_page to find
+	 * out.
+	 */
 	if (len == SLU_BLOCK_SIZE || seg->at + len != seg->end ||
 	    seg->maps[seg->map].type == SLU_IOMAP_MAPPED)
 		return false;

@@ -62,8 +62,10 @@ static ssize_t fd_read(struct slu_source_fd *s, void *dst, size_t len)
 			struct iovec iov = {.iov_base = dst, .iov_len = len};
 
 			n = preadv2(s->fd, &iov, 1, -1, RWF_NOWAIT);
-			/* Kernels whose pipes do not know the flag: ask first, one reader, so it
-			 * stays true. */
+			/*
+			 * Kernels whose pipes do not know the flag: ask first, one reader, so it
+			 * stays true.
+			 */
 			if (n < 0 && (errno == EOPNOTSUPP || errno == ESPIPE)) {
 				struct pollfd p = {.fd = s->fd, .events = POLLIN};
 

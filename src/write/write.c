@@ -5,36 +5,36 @@
  *	Copy what is ready under the lock; wait for more with no lock held.
  *
  * Called by the layer that has decoded the request, with no lock held. A write is a row of
- *segments. Each has the inode's lock exclusive from its map to its finish (segment.c) and waits for
- *nothing meanwhile; everything that is waited for is waited for here, between two segments: cache
- *pages (the ticket, taken before the lock), a page that has to be read in, what reserve needs, the
- *source. Keeps no state between calls.
+ * segments. Each has the inode's lock exclusive from its map to its finish (segment.c) and waits
+ * for nothing meanwhile; everything that is waited for is waited for here, between two segments:
+ * cache pages (the ticket, taken before the lock), a page that has to be read in, what reserve
+ * needs, the source. Keeps no state between calls.
  *
  * Who holds what while what happens:
  *
  *	claim frames, range nodes	nothing
  *	map, reserve			as->lock
  *	copy of a full page		as->lock; the frame is private
- *	copy of a partial page		as->lock; uptodate: the frame is private. Not uptodate and
- *the segment's last page: its page lock, from the copy to the finish of the segment publish
- *as->lock, and a page lock for the swap alone
- *	finish				as->lock, the tail's page lock: dirty, size, the rest
- *unreserved fault_in, read in, claim	nothing
+ *	copy of a partial page		as->lock; uptodate: the frame is private
+ *	  of a tail not uptodate	as->lock; its page lock, from the copy to the end of finish
+ *	publish				as->lock, and a page lock for the swap alone
+ *	finish				as->lock, the tail's page lock: dirty, size, unreserve
+ *	fault_in, read in, claim	nothing
  *
  * Every copy is the source's copy_nofault. Which lock is held where is decided in segment.c alone,
- *function by function as in this table.
+ * function by function as in this table.
  *
- * A partial head or tail page that is not uptodate and lies on MAPPED blocks is read in first (with
- *no lock held), at the head as at the tail: a segment of its own for the head would take the lock
- *twice for every unaligned write, and the read has to be waited for all the same.
+ * A partial head or tail page that is not uptodate and lies on MAPPED blocks is read in first
+ * (with no lock held), at the head as at the tail: a segment of its own for the head would take
+ * the lock twice for every unaligned write, and the read has to be waited for all the same.
  *
  * SLU_WRITE_KERNEL_CACHE. Such a request is one segment over as many mappings as it takes: frames
- *are claimed (out of what is kept back) and all mappings are reserved before the first byte is
- *copied, and a mapping that cannot be reserved undoes the others: nothing has changed then but that
- *the zeroed end of the old last page may be dirty. So it succeeds whole or fails whole, as long as
- *it has at most SEGMENT_PAGES pages (a FUSE request has), the cache has eight times as many frames,
- * and the source has everything ready (a request buffer has). Beyond that it is several segments,
- *whole or failed each, and the call fails if one does.
+ * are claimed (out of what is kept back) and all mappings are reserved before the first byte is
+ * copied, and a mapping that cannot be reserved undoes the others: nothing has changed then but
+ * that the zeroed end of the old last page may be dirty. So it succeeds whole or fails whole, as
+ * long as it has at most SEGMENT_PAGES pages (a FUSE request has), the cache has eight times as
+ * many frames, and the source has everything ready (a request buffer has). Beyond that it is
+ * several segments, whole or failed each, and the call fails if one does.
  */
 #include "write_private.h"
 #include <string.h>

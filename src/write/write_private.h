@@ -13,7 +13,8 @@
 
 #include "sluice/write.h"
 
-/* The most pages of one segment: a request of 1 MiB that starts in the middle of a page, and some.
+/*
+ * The most pages of one segment: a request of 1 MiB that starts in the middle of a page, and some.
  */
 #define SEGMENT_PAGES 260u
 #define STAGE_PAGES   16u
