@@ -3,27 +3,27 @@
  * A pass: one walk over the dirty pages of one inode, from a first to a last page, forward only.
  *
  * Called by writeback threads and by slu_writeback_range, with no lock held and the inode held in
- *the queue. Owns the run slots it has taken. Several runs are in flight at a time; end_io hands a
- *run back, and the pass itself tells the backend and the cache. Takes nothing but leaf locks, and
- *none of them across I/O or a backend's verb. Never allocates.
+ * the queue. Owns the run slots it has taken. Several runs are in flight at a time; end_io hands a
+ * run back, and the pass itself tells the backend and the cache. Takes nothing but leaf locks, and
+ * none of them across I/O or a backend's verb. Never allocates.
  *
  * A run:
- *	start		slu_pages_start_writeback	DIRTY → WRITEBACK, frames referenced
- *	map		map, allocate			may be shorter than the run: the rest is
- *DIRTY again submit		slu_blockio_submit
- *	end_io		(engine)			onto the pass's list
- *	finish		complete			the record, with the size that is justified
- *now slu_pages_end_writeback		clean; or DIRTY and ERROR
+ *	start	slu_pages_start_writeback	DIRTY → WRITEBACK, frames referenced
+ *	map	map, allocate			may be shorter than the run: the rest is next
+ *	submit	slu_blockio_submit
+ *	end_io	(engine)			onto the pass's list
+ *	finish	complete			the record, with the size that is justified now
+ *		slu_pages_end_writeback		clean; or DIRTY and ERROR
  *
  * complete() comes before WRITEBACK is cleared: who waits for the end of writeback and then looks
- *at the mapping finds MAPPED.
+ * at the mapping finds MAPPED.
  *
  * A rest stays WRITEBACK until its turn comes, and never turns DIRTY again in between: an fsync
- *that finds the pages under writeback waits for that to end and does not look back.
+ * that finds the pages under writeback waits for that to end and does not look back.
  *
  * Ends although others dirty the pages again behind it: it never turns back. Waits in a fixed
- *direction too: for a page under writeback by another pass only after all its own runs are
- *finished, so passes cannot wait for each other in a circle.
+ * direction too: for a page under writeback by another pass only after all its own runs are
+ * finished, so passes cannot wait for each other in a circle.
  */
 #include "writeback_private.h"
 #include <string.h>
@@ -112,8 +112,10 @@ static void post_error(struct slu_writeback *wb, struct wb_run *run, struct slu_
 	slu_event_post(&wb->events, &ev);
 }
 
-/* The file is on disk up to disk_size now. Where the owner keeps the record it has moved this
- * itself. */
+/*
+ * The file is on disk up to disk_size now. Where the owner keeps the record it has moved this
+ * itself.
+ */
 static void disk_size_move(struct slu_aspace *as, uint64_t disk_size)
 {
 	if (as->backend->owner)
@@ -253,7 +255,8 @@ static int run_map(struct wb_pass *p, struct wb_run *run)
 	err = backend->ops->map(backend, pos, len, &run->map, NULL);
 	if (err)
 		return err;
-	/* A dirty page has blocks or a reservation; a backend that has lost them is not believed.
+	/*
+	 * A dirty page has blocks or a reservation; a backend that has lost them is not believed.
 	 */
 	if (run->map.type == SLU_IOMAP_HOLE)
 		return -EIO;
@@ -314,8 +317,10 @@ static struct wb_run *run_rest(struct wb_pass *p, struct wb_run *run, uint32_t r
 	return next;
 }
 
-/* Sends off a run that has just been started, in as many parts as it takes. Returns the page after
- * it. */
+/*
+ * Sends off a run that has just been started, in as many parts as it takes. Returns the page after
+ * it.
+ */
 static uint64_t pass_submit(struct wb_pass *p, struct wb_run *run)
 {
 	uint64_t end = run->pgidx + run->n;
@@ -342,7 +347,8 @@ int pass_run(struct slu_writeback *wb, struct wb_slots *slots, struct slu_aspace
 	while (first < end) {
 		struct wb_run *run = pass_slot(&p);
 
-		/* Only tops up what a thousand other operations may have taken; it can do without.
+		/*
+		 * Only tops up what a thousand other operations may have taken; it can do without.
 		 */
 		(void)slu_cache_fill_ranges(wb->cache);
 		run->pgidx = first;

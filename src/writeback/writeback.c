@@ -193,7 +193,8 @@ const struct slu_writeback_stats *slu_writeback_stats(const struct slu_writeback
 
 /* ------------------------------------------------------------------ the end */
 
-/* Gives the reservation of a lost range back. What lies under MAPPED and UNWRITTEN stays as it was.
+/*
+ * Gives the reservation of a lost range back. What lies under MAPPED and UNWRITTEN stays as it was.
  */
 static void lose_reservation(struct slu_aspace *as, uint64_t pos, uint64_t end)
 {

@@ -92,7 +92,8 @@ void queue_hold(struct slu_aspace *as);
 void queue_release(struct slu_writeback *wb, struct slu_aspace *as);
 void queue_detach(void *ctx, struct slu_aspace *as);
 void queue_kick(void *ctx);
-/* Of one inode only one thread at a time works out disk_size and tells the backend. No lock held.
+/*
+ * Of one inode only one thread at a time works out disk_size and tells the backend. No lock held.
  */
 void queue_record_begin(struct slu_writeback *wb, struct slu_aspace *as);
 void queue_record_end(struct slu_writeback *wb, struct slu_aspace *as);
