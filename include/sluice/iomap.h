@@ -18,9 +18,9 @@ struct slu_batch;
 struct slu_iomap_inode;
 
 enum slu_iomap_type {
-	SLU_IOMAP_HOLE,     /* no blocks; reads as zeros */
-	SLU_IOMAP_DELALLOC, /* space reserved (or blocks taken, I/O in flight), no record yet; reads
-			       as zeros */
+	SLU_IOMAP_HOLE, /* no blocks; reads as zeros */
+	/* space reserved (or blocks taken, I/O in flight), no record yet; reads as zeros */
+	SLU_IOMAP_DELALLOC,
 	SLU_IOMAP_UNWRITTEN, /* blocks; reads as zeros */
 	SLU_IOMAP_MAPPED,    /* blocks with data */
 };
@@ -47,8 +47,8 @@ struct slu_iomap {
  *	map		read, write, writeback; inode rwlock shared or exclusive, or no lock
  *	reserve		write; inode rwlock exclusive since map, so the mapping is still true
  *	unreserve	write; the same section as reserve
- *	allocate	writeback (or O_SYNC write), on a mapping of type DELALLOC; no inode lock
- *held complete	writeback; after the data I/O; no lock held
+ *	allocate	writeback (or O_SYNC write), on a DELALLOC mapping; no inode lock held
+ *	complete	writeback; after the data I/O; no lock held
  *	remove		truncate, punch, eviction of an unlinked inode; see below
  *
  * Each verb takes the inode's `lock` itself. Verbs with `need` follow base.h: need given: -EAGAIN

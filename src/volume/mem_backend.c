@@ -14,7 +14,7 @@
  *	mapped		MAPPED		!= 0
  *
  * Everything that may fail does so in reserve: it makes the chunks of pages and the bits of the
- *blocks that allocate may hand out later.
+ * blocks that allocate may hand out later.
  */
 #include "sluice/mem_backend.h"
 #include <string.h>

@@ -444,7 +444,8 @@ static int complete_record(struct slu_volume_inode *vi, const struct slu_iomap *
 
 	mapping_blocks(mapping, &first, &end);
 	volume_wait_init(&wait, vi->vol, NULL);
-	/* Each round of an unwritten mapping has a ticket of its own; there is nearly always one.
+	/*
+	 * Each round of an unwritten mapping has a ticket of its own; there is nearly always one.
 	 */
 	do {
 		err = slu_ticket_get(store, &ticket, COMPLETE_RECORDS, RECORD_BYTES(3),

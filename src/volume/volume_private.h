@@ -11,7 +11,8 @@
 #define volume_count(vol, counter, n) \
 	atomic_fetch_add_explicit(&(vol)->stats.counter, (n), memory_order_relaxed)
 
-/* No position in bytes has a block at or beyond this; an extent that reaches further is nonsense.
+/*
+ * No position in bytes has a block at or beyond this; an extent that reaches further is nonsense.
  */
 #define FILE_BLOCKS_END (1ull << (64 - SLU_BLOCK_SHIFT))
 
@@ -81,7 +82,8 @@ uint32_t window_records(const struct window *w, unsigned int nruns);
 /* Applies it with the owner's record. As slu_store_apply; on an error nothing has changed. */
 int window_apply(struct window *w, struct slu_ticket *ticket, uint64_t disk_size,
 		 struct slu_need *need);
-/* Whether the owner's record would change for its size alone. disk_size may be SLU_DISK_SIZE_KEEP.
+/*
+ * Whether the owner's record would change for its size alone. disk_size may be SLU_DISK_SIZE_KEEP.
  */
 bool volume_size_moves(struct slu_volume_inode *vi, uint64_t disk_size);
 
@@ -102,20 +104,24 @@ int volume_lookup(struct slu_volume_inode *vi, uint64_t first, uint64_t most, st
 /* The same from the records alone. */
 int extent_lookup(struct slu_volume_inode *vi, uint64_t first, uint64_t most, struct piece *ret,
 		  struct slu_need *need);
-/* The block after the extent that precedes file block `first`: where the next one would best lie;
- * 0: none. */
+/*
+ * The block after the extent that precedes file block `first`: where the next one would best lie;
+ * 0: none.
+ */
 int extent_goal(struct slu_volume_inode *vi, uint64_t first, uint64_t *ret_blkno,
 		struct slu_need *need);
 
-/* Counts and posts that the record at file block `off` makes no sense; returns -EIO. Any lock may
- * be held. */
+/*
+ * Counts and posts that the record at file block `off` makes no sense; returns -EIO. Any lock may
+ * be held.
+ */
 int volume_bad_extent(struct slu_volume_inode *vi, uint64_t off, const char *text);
 
 /* ------------------------------------------------------------------ waiting */
 
 /*
  * A verb's need may be NULL: then it waits itself. It works with `wait->need` and asks wait_again
- *after each round, with no lock of its own held:
+ * after each round, with no lock of its own held:
  *
  *	do {
  *		lock; err = work(wait.need); unlock;
@@ -151,8 +157,10 @@ static inline bool volume_wait(struct volume_wait *wait, int *err)
 
 int volume_remove(struct slu_iomap_inode *inode, uint64_t pos, uint64_t len, uint64_t disk_size,
 		  struct slu_need *need);
-/* DELALLOC → HOLE in [first, end), at most `most` ranges; true if there are more. iomap.lock is
- * held. */
+/*
+ * DELALLOC → HOLE in [first, end), at most `most` ranges; true if there are more. iomap.lock is
+ * held.
+ */
 bool volume_cancel(struct slu_volume_inode *vi, uint64_t first, uint64_t end, unsigned int most);
 /* Asserts the table at the top of volume.h; iomap.lock is held. Debug builds. */
 void volume_check(const struct slu_volume_inode *vi);
