@@ -180,8 +180,8 @@ _Static_assert(sizeof(struct slu_disk_super) == SLU_BLOCK_SIZE, "superblock size
 /* ------------------------------------------------------------------ nodes */
 
 struct slu_disk_node {
-	slu_le64 checksum; /* XXH3_64bits_withSeed over bytes 8 to 4095, seed =
-			      XXH3_64bits(volume_id) */
+	/* XXH3_64bits_withSeed over bytes 8 to 4095, seed = XXH3_64bits(volume_id) */
+	slu_le64 checksum;
 	uint8_t volume_id[16];
 	slu_le64 blkno; /* where it lies */
 	slu_le64 txid;  /* the transaction that wrote it */
@@ -228,9 +228,7 @@ struct slu_disk_inner_slot {
 #define SLU_CHUNK_BLOCKS 4096u /* 16 MiB */
 #define SLU_CHUNK_BYTES  (SLU_CHUNK_BLOCKS / 8)
 
-/*
- * ------------------------------------------------------------------ inodes and what hangs on them
- */
+/* ---------------------------------------------------------------- inodes and what hangs on them */
 
 struct slu_disk_time {
 	slu_le64 sec; /* signed */
@@ -251,9 +249,7 @@ struct slu_disk_inode {
 	struct slu_disk_time atime, mtime, ctime, btime;
 };
 
-/*
- * FS_IOC_SETFLAGS bits that are kept: the kernel's FS_IMMUTABLE_FL, FS_APPEND_FL, FS_NOATIME_FL, …
- */
+/* FS_IOC_SETFLAGS bits that are kept: the kernel's FS_IMMUTABLE_FL, FS_APPEND_FL and so on. */
 #define SLU_INODE_SYNC      0x8u
 #define SLU_INODE_IMMUTABLE 0x10u
 #define SLU_INODE_APPEND    0x20u
@@ -272,17 +268,18 @@ struct slu_disk_inode {
  */
 struct slu_disk_dirent {
 	slu_le64 ino;
-	uint8_t type; /* S_IFMT >> 12, as d_type */
-		      /* name follows, to the end of the value: 1 to 255 bytes, no NUL, no slash */
+	/* S_IFMT >> 12, as d_type */
+	uint8_t type;
+	/* name follows, to the end of the value: 1 to 255 bytes, no NUL, no slash */
 };
 
 struct slu_disk_xattr {
 	uint8_t flags; /* 0: the value follows the name; 1: it is in parts */
 	uint8_t name_len;
 	slu_le32 value_len;
-	slu_le32 part_id; /* parts: (part_id << 8 | n) is the offset of SLU_REC_XATTR_PART record n
-			   */
-			  /* name (with its prefix, "user.x"), then the value if inline */
+	/* parts: (part_id << 8 | n) is the offset of SLU_REC_XATTR_PART record n */
+	slu_le32 part_id;
+	/* name (with its prefix, "user.x"), then the value if inline */
 };
 
 struct slu_disk_extent {
