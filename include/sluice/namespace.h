@@ -70,8 +70,8 @@ struct slu_inode {
 	struct slu_attr attr; /* size and blocks: see slu_inode_attr */
 	uint64_t last_txid;   /* the newest transaction that has a change of this inode */
 	uint64_t record_size; /* size on disk in the record that the volume is just putting */
-	bool attr_dirty; /* times changed in memory only; written by fsync, complete, or with the
-			    next commit */
+	/* times changed in memory only; written by fsync, complete, or with the next commit */
+	bool attr_dirty;
 	bool truncating; /* has the orphan record of a truncate */
 	/*
 	 * Extents beyond the size are being freed: no new data until done. Still set when
@@ -93,10 +93,10 @@ struct slu_inode {
 		shrink_txid; /* the last truncate to within a block; see before_overwrite */
 	/* the fs layer's */
 	_Atomic uint64_t readahead_pos; /* where the last sequential read ended */
-	uint32_t nopen_write; /* open handles that may write; under the fs's gate lock, as the next
-				 two */
-	uint32_t nwriting;    /* writes between their segments */
-	bool resizing;        /* a truncate or fallocate has the file to itself */
+	/* open handles that may write; under the fs's gate lock, as the next two */
+	uint32_t nopen_write;
+	uint32_t nwriting; /* writes between their segments */
+	bool resizing;     /* a truncate or fallocate has the file to itself */
 };
 
 struct slu_ns_opts {
@@ -110,8 +110,10 @@ struct slu_ns_opts {
 	bool noatime;  /* atime is never moved by reading */
 	unsigned int max_idle_inodes; /* 0: 16,384 */
 	struct slu_event_sink events;
-	/* Called (under any lock; must not block) when slu_ns_reclaim has something to do. May be
-	 * NULL. */
+	/*
+	 * Called (under any lock; must not block) when slu_ns_reclaim has something to do. May be
+	 * NULL.
+	 */
 	void (*reclaim_wanted)(void *ctx);
 	void *reclaim_ctx;
 };
@@ -145,12 +147,16 @@ int slu_ns_root_records(struct slu_batch *b, uid_t uid, gid_t gid, mode_t mode);
 
 /* ------------------------------------------------------------------ inodes */
 
-/* A reference to the inode object; reads the record if need be. -ENOENT, -ESTALE (freed), -EIO,
- * -ENOMEM. */
+/*
+ * A reference to the inode object; reads the record if need be. -ENOENT, -ESTALE (freed), -EIO,
+ * -ENOMEM.
+ */
 int slu_inode_get(struct slu_ns *ns, uint64_t ino, struct slu_inode **ret);
 void slu_inode_put(struct slu_inode *inode);
-/* Snapshot of the attributes as stat shows them: size from data, blocks with delalloc. Takes only
- * the meta lock. */
+/*
+ * Snapshot of the attributes as stat shows them: size from data, blocks with delalloc. Takes only
+ * the meta lock.
+ */
 void slu_inode_attr(struct slu_inode *inode, struct slu_attr *ret);
 /* Flags times as changed now; in memory, cheap. atime obeys noatime and relatime. */
 #define SLU_TOUCH_ATIME 1u
@@ -166,8 +172,10 @@ int slu_inode_sync_attr(struct slu_inode *inode, uint64_t *ret_txid);
 /* All inodes with attr_dirty, bounded; 1 = more. Called every commit interval and by sync. */
 int slu_ns_sync_attrs(struct slu_ns *ns);
 
-/* The kernel has been told of ino once more / forgets it n times. When nobody knows an orphan any
- * more it is freed. */
+/*
+ * The kernel has been told of ino once more / forgets it n times. When nobody knows an orphan any
+ * more it is freed.
+ */
 void slu_ns_lookup_count(struct slu_ns *ns, uint64_t ino, uint64_t n);
 void slu_ns_forget(struct slu_ns *ns, uint64_t ino, uint64_t n);
 
@@ -261,8 +269,10 @@ int slu_ns_removexattr(struct slu_ns *ns, struct slu_ctx *ctx, uint64_t ino, con
  */
 int slu_inode_set_size(struct slu_inode *inode, struct slu_ticket *t, uint64_t size,
 		       bool orphan_truncate, struct slu_need *need);
-/* Frees what lies beyond the size in bounded steps and deletes the orphan record; waits;
- * inode->freeing is set meanwhile. */
+/*
+ * Frees what lies beyond the size in bounded steps and deletes the orphan record; waits;
+ * inode->freeing is set meanwhile.
+ */
 int slu_inode_free_extents(struct slu_inode *inode);
 
 #endif

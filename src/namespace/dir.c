@@ -240,8 +240,10 @@ static int list_entries(struct slu_inode *dir, uint64_t cookie, bool plus, slu_r
 			struct list_entry *e = &l->entries[i];
 
 			list_attr(ns, &e->dirent, plus, &attr);
-			/* A directory is where its parent says; two places would confuse the
-			 * kernel. */
+			/*
+			 * A directory is where its parent says; two places would confuse the
+			 * kernel.
+			 */
 			if (plus && S_ISDIR(attr.mode) && attr.parent != dir->ino)
 				attr.nlink = 0;
 			err = fn(fn_ctx, e->name, e->len, e->dirent.off, &attr);

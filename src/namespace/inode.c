@@ -289,8 +289,10 @@ void slu_inode_touch(struct slu_inode *inode, unsigned int what)
 	slu_mutex_unlock(&inode->vol.iomap.lock);
 }
 
-/* Whether memory knows better than the record: times, or a size below which nothing is left to
- * write. */
+/*
+ * Whether memory knows better than the record: times, or a size below which nothing is left to
+ * write.
+ */
 static bool record_is_old(struct slu_inode *inode)
 {
 	return inode->attr_dirty ||

@@ -10,11 +10,11 @@
  *	                        RECLAIM ──itable_reclaim_gone──▶ DYING ─▶ gone
  *
  * An object that is LOADING or DYING is in the table, so that there is never a second one of the
- *same number beside it: whoever wants the inode waits for the state to change, with no lock held.
+ * same number beside it: whoever wants the inode waits for the state to change, with no lock held.
  *
  * An orphan (no name left) is on no idle list: it stays until its last handle, lookup and request
- *are gone. Dirty pages alone do not keep it: nobody will read them. Then it is queued for
- *slu_ns_reclaim.
+ * are gone. Dirty pages alone do not keep it: nobody will read them. Then it is queued for
+ * slu_ns_reclaim.
  *
  * Takes table->lock, a leaf; never calls the store, the cache or the volume with it held.
  */

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the files of the namespace share: the inode table, lookup counts, names, and the frame
- *(struct ns_op) in which every change runs.
+ * (struct ns_op) in which every change runs.
  *
  * Locks, outermost first (base.h's ranks in brackets):
  *
- *	ns->rename [inode, 0]        directories that move from one parent to another, one at a time
- *	inode->data.lock [inode]     exclusive for every change; ascending
- *	inode->vol.iomap.lock [extents]  "meta lock": attr and the record; ascending
+ *	ns->rename [inode, 0]		directories that move to another parent, one at a time
+ *	inode->data.lock [inode]	exclusive for every change; ascending
+ *	inode->vol.iomap.lock [extents]	"meta lock": attr and the record; ascending
  *	the store's own
- *	table->lock [leaf 64]        the inode table
- *	shard->lock [leaf 65]        lookup counts; inside the table's
+ *	table->lock [leaf 64]		the inode table
+ *	shard->lock [leaf 65]		lookup counts; inside the table's
  *
- * The leaf locks come after the plain leaves (order 0) because the page cache pins inodes under its
- *own.
+ * The leaf locks come after the plain leaves (order 0) because the page cache pins inodes under
+ * its own.
  */
 #ifndef SLUICE_NAMESPACE_PRIVATE_H
 #define SLUICE_NAMESPACE_PRIVATE_H
@@ -108,7 +108,8 @@ struct slu_inode *itable_next_dirty(struct slu_ns *ns);
  * records are deleted), or later (alive again, and back in the queue if requeue).
  */
 struct slu_inode *itable_next_reclaim(struct slu_ns *ns);
-/* Until nobody else has it: a pass of writeback may, that found it before its pages were dropped.
+/*
+ * Until nobody else has it: a pass of writeback may, that found it before its pages were dropped.
  */
 void itable_reclaim_alone(struct slu_inode *inode);
 void itable_reclaim_gone(struct slu_inode *inode);
@@ -118,7 +119,8 @@ bool itable_reclaim_queued(struct slu_ns *ns);
 bool itable_reclaim_pending(struct slu_ns *ns);
 /* Until no thread is freeing anything. No lock held. */
 void itable_wait_reclaim(struct slu_ns *ns);
-/* Orphans that were held back by something other than their users: a read-only time, lost counts.
+/*
+ * Orphans that were held back by something other than their users: a read-only time, lost counts.
  */
 void itable_queue_orphans(struct slu_ns *ns);
 /* At unmount: handles that nobody will close any more. */
@@ -153,8 +155,8 @@ struct ns_name {
 
 struct ns_dirent {
 	uint64_t ino; /* 0: there is no such name */
-	uint64_t off; /* of its record; where there is none, of the record it would get (0: none
-			 left) */
+	/* of its record; where there is none, of the record it would get (0: none left) */
+	uint64_t off;
 	uint8_t type;
 };
 
@@ -169,8 +171,7 @@ int dir_empty(struct slu_ns *ns, uint64_t dir, bool *ret, struct slu_need *need)
 void dir_put_entry(struct slu_batch *b, uint64_t dir, const struct ns_name *name, uint64_t off,
 		   uint64_t ino, mode_t mode);
 
-/* ------------------------------------------------------------------ op.c: the frame of every
- * change */
+/* -------------------------------------------------------------- op.c: the frame of every change */
 
 /* An inode that takes part, with a copy of its attributes to work on. */
 struct ns_slot {
@@ -196,11 +197,11 @@ struct ns_op {
 	void *arg;
 	/*
 	 * find: after the inodes have been found, with no lock held: what must be done before any
-	 *is taken. May be NULL. 0, an error (-EAGAIN with need), or NS_RESTART. It may take
+	 *	is taken. May be NULL. 0, an error (-EAGAIN with need), or NS_RESTART. It may take
 	 *	ns->rename and leave it to op_run to give it up (rename_locked).
-	 * change: under all locks, the names being what they were: checks, fills op->batch, changes
-	 *the copies in the slots. 0, an error (-EAGAIN with need), or NS_RESTART. done: the batch
-	 *has been applied; still under the locks. May be NULL.
+	 * change: under all locks, the names being what they were: checks, fills op->batch,
+	 *	changes the copies in the slots. 0, an error (-EAGAIN with need), or NS_RESTART.
+	 * done: the batch has been applied; still under the locks. May be NULL.
 	 */
 	int (*find)(struct ns_op *op, struct slu_need *need);
 	int (*change)(struct ns_op *op, struct slu_need *need);
@@ -274,8 +275,10 @@ int acl_check(const void *blob, size_t len);
 size_t acl_size(unsigned int n);
 /* Whether the mode says it all; *mode gets the permission bits of it. */
 bool acl_equiv_mode(const void *blob, unsigned int n, mode_t *mode);
-/* A new inode's ACL from the default one: the blob and *mode are cut down to each other. 1: more
- * than the mode. */
+/*
+ * A new inode's ACL from the default one: the blob and *mode are cut down to each other. 1: more
+ * than the mode.
+ */
 int acl_inherit(void *blob, unsigned int n, mode_t *mode);
 int acl_chmod(void *blob, unsigned int n, mode_t mode);
 /* Reads and checks an ACL. *ret is NULL where there is none; else free it. */

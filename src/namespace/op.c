@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The frame in which every change of the namespace runs, so that each operation is a short function
- *of what to check and what to put.
+ * of what to check and what to put.
  *
  *	for (;;) {
  *		find the inodes		names are read with no lock held; short reads are waited for
@@ -16,8 +16,8 @@
  *	}
  *
  * Under the locks nothing waits: what would is answered with -EAGAIN, every lock is dropped, the
- *need is satisfied and the round begins again. A slow need is handed up instead if the caller may
- *not wait.
+ * need is satisfied and the round begins again. A slow need is handed up instead if the caller may
+ * not wait.
  *
  * On any error nothing has changed, in memory or in the store.
  */
@@ -178,7 +178,8 @@ static int locked_round(struct ns_op *op, struct slu_need *need)
 		slot->record_size = inode_record_size(slot->inode, &slot->attr);
 		inode_put_record(&op->batch, &slot->attr, slot->record_size);
 	}
-	/* -ENOENT here would mean that a record we have just seen is gone: it is not the caller's.
+	/*
+	 * -ENOENT here would mean that a record we have just seen is gone: it is not the caller's.
 	 */
 	err = slu_store_apply(op->ns->store, &op->ticket, &op->batch, &op->txid, need);
 	if (err)
@@ -199,8 +200,10 @@ static int wait_for_reclaim(struct slu_need *need)
 		more = slu_ns_reclaim(ns);
 	} while (more > 0);
 	itable_wait_reclaim(ns); /* what another thread is at */
-	/* Errors are those of the inodes being freed; whether there is room now, the caller finds
-	 * out. */
+	/*
+	 * Errors are those of the inodes being freed; whether there is room now, the caller finds
+	 * out.
+	 */
 	return slu_store_commit(ns->store, slu_store_txid(ns->store), false);
 }
 

@@ -14,8 +14,10 @@
 
 /* ------------------------------------------------------------------ extents beyond the size */
 
-/* rwlock held exclusive from the last look at the extents to the end: nobody begins another
- * truncate. */
+/*
+ * rwlock held exclusive from the last look at the extents to the end: nobody begins another
+ * truncate.
+ */
 static int end_truncate(struct slu_inode *inode, struct slu_ticket *t, struct slu_need *need)
 {
 	struct slu_key key = SLU_KEY(SLU_INO_VOLUME, SLU_REC_ORPHAN, inode->ino);
@@ -327,8 +329,10 @@ static int take_up(struct slu_ns *ns, uint64_t ino)
 	if (truncate) {
 		err = slu_inode_free_extents(inode);
 	} else if (attr.nlink) {
-		/* Named, says the inode: believe it, and leave the record to fsck, unless it has
-		 * just got its name. */
+		/*
+		 * Named, says the inode: believe it, and leave the record to fsck, unless it has
+		 * just got its name.
+		 */
 		err = orphan_pending_truncate(ns, ino, &truncate);
 	}
 	slu_inode_put(inode);
@@ -360,8 +364,10 @@ static int scan_step(struct slu_ns *ns)
 	slu_mutex_lock(&ns->scan_lock);
 	ns->scan_from = from;
 	ns->scanning = false;
-	/* One that failed leaves the search open: its inode is still to be looked at when it is
-	 * loaded. */
+	/*
+	 * One that failed leaves the search open: its inode is still to be looked at when it is
+	 * loaded.
+	 */
 	if (more == 0 && !first)
 		atomic_store(&ns->scan_done, true);
 	slu_mutex_unlock(&ns->scan_lock);
