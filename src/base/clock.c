@@ -56,7 +56,8 @@ uint64_t slu_random(void)
 
 	if (sim_active())
 		return sim_random();
-	/* Up to 256 bytes come whole once the pool is ready; only the wait for that can break off.
+	/*
+	 * Up to 256 bytes come whole once the pool is ready; only the wait for that can break off.
 	 */
 	while (getrandom(&n, sizeof(n), 0) != sizeof(n))
 		slu_assert(errno == EINTR);

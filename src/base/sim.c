@@ -124,7 +124,8 @@ static bool sim_eligible(const struct sim_task *task)
 	return false;
 }
 
-/* Moves the clock to the next deadline and ends the waits that were for it; false: there is none.
+/*
+ * Moves the clock to the next deadline and ends the waits that were for it; false: there is none.
  */
 static bool sim_expire(struct slu_sim *sim)
 {

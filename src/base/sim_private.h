@@ -6,16 +6,17 @@
  * RUNNABLE. A task is *eligible* if it could go on at once; only eligible tasks are picked, so
  * nobody is woken in vain.
  *
- *	state     waits for                eligible when           left by
- *	RUNNABLE  its turn                 always                  (picked)
- *	YIELDED   its turn, politely       always                  sim_resume
- *	MUTEX     addr, a mutex            it has no owner         sim_resume takes it
- *	RDLOCK    addr, a rwlock           no writer has or wants it  sim_resume takes it
- *	WRLOCK    addr, a rwlock           nobody has it           sim_resume takes it
- *	COND      addr, a condition        never                   sim_wake_one, sim_expire: → MUTEX
- *	WORD      addr, a word             never                   sim_wake_one, sim_expire: →
- *RUNNABLE SLEEP     the clock                never                   sim_expire: → RUNNABLE JOIN
- *addr, another task       that is DEAD            sim_resume DEAD      to be joined never freed
+ *	state     waits for           eligible when             left by
+ *	RUNNABLE  its turn            always                    (picked)
+ *	YIELDED   its turn, politely  always                    sim_resume
+ *	MUTEX     addr, a mutex       it has no owner           sim_resume takes it
+ *	RDLOCK    addr, a rwlock      no writer has or wants it sim_resume takes it
+ *	WRLOCK    addr, a rwlock      nobody has it             sim_resume takes it
+ *	COND      addr, a condition   never                     sim_wake_one, sim_expire: → MUTEX
+ *	WORD      addr, a word        never                     sim_wake_one, sim_expire: → RUNNABLE
+ *	SLEEP     the clock           never                     sim_expire: → RUNNABLE
+ *	JOIN      addr, another task  that is DEAD              sim_resume
+ *	DEAD      to be joined        never                     freed
  */
 #ifndef SLU_SIM_PRIVATE_H
 #define SLU_SIM_PRIVATE_H

@@ -29,7 +29,8 @@ static int units_parse_suffix(const char *s)
 
 int slu_parse_size(const char *s, uint64_t *ret)
 {
-	/* The fraction is num / den, with at most 9 digits; more change less than a byte below 1 G.
+	/*
+	 * The fraction is num / den, with at most 9 digits; more change less than a byte below 1 G.
 	 */
 	uint64_t whole = 0, num = 0, den = 1;
 	unsigned __int128 total;
