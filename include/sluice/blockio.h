@@ -51,7 +51,8 @@ struct slu_io {
 	void (*end_io)(struct slu_io *io);
 	void *private; /* the submitter's */
 
-	/* Result, valid in and after end_io: 0 or -errno. A short transfer is -EIO, or -ENOSPC for
+	/*
+	 * Result, valid in and after end_io: 0 or -errno. A short transfer is -EIO, or -ENOSPC for
 	 * a write the host had no room for. Engines go on after a partial transfer themselves.
 	 * Refused before anything is done: -EINVAL for a request that is not of the shape above,
 	 * -EIO for one that reaches beyond info->nblocks, -EROFS for a change of a read-only image.
@@ -210,9 +211,9 @@ struct slu_simdisk_fault {
 	enum {
 		SLU_FAULT_ERROR,        /* end_io with `error`, nothing done */
 		SLU_FAULT_SUBMIT_ERROR, /* the same, from within submit */
-		SLU_FAULT_SHORT, /* the first half is done (2,048 bytes of one block), then `error`
-				  */
-		SLU_FAULT_LOST,  /* acknowledged and forgotten; a read leaves its buffer alone */
+		/* the first half is done (2,048 bytes of one block), then `error` */
+		SLU_FAULT_SHORT,
+		SLU_FAULT_LOST, /* acknowledged and forgotten; a read leaves its buffer alone */
 		SLU_FAULT_MISDIRECTED, /* one block further on; at the end of the disk, one back */
 		SLU_FAULT_BITFLIP, /* one bit is wrong: on disk (a write), in the buffer (a read) */
 	} kind;

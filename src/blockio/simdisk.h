@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The simulated disk: shared between its medium (simtree.c), its memory of writes (simlog.c), its
- * public face (simdisk.c) and the engine (sim_engine.c). */
+/*
+ * The simulated disk: shared between its medium (simtree.c), its memory of writes (simlog.c), its
+ * public face (simdisk.c) and the engine (sim_engine.c).
+ */
 #ifndef SLUICE_SIMDISK_H
 #define SLUICE_SIMDISK_H
 
