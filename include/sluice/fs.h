@@ -25,10 +25,10 @@ struct slu_fs {
 struct slu_fs_opts {
 	bool readonly;
 	bool sync;
-	bool relatime;     /* atime moves where somebody could tell, or once a day */
-	bool noatime;      /* reading never moves it */
-	size_t cache_size; /* bytes for pages and nodes together; 0: chosen from the machine's
-				  memory */
+	bool relatime; /* atime moves where somebody could tell, or once a day */
+	bool noatime;  /* reading never moves it */
+	/* bytes for pages and nodes together; 0: chosen from the machine's memory */
+	size_t cache_size;
 	uint64_t commit_interval_ns;
 	struct slu_event_sink events;
 };

@@ -26,8 +26,8 @@ struct slu_mount_opts {
 	const char *subtype;
 	const char *flags; /* "nodev,nosuid,…": the kernel's own words, NULL or "" for none */
 	bool allow_other;
-	bool blkdev; /* fuseblk: source is a block device and we are root; umount then waits for us
-		      */
+	/* fuseblk: source is a block device and we are root; umount then waits for us */
+	bool blkdev;
 };
 
 /*
@@ -78,7 +78,8 @@ int slu_session_new(struct slu_fs *fs, int fd, const struct slu_session_opts *op
  * from a read. -EAGAIN, -ENOMEM: none runs.
  */
 int slu_session_start(struct slu_session *s);
-/* Until the kernel has been answered its INIT. 0, -ETIMEDOUT, or the error that ended the session.
+/*
+ * Until the kernel has been answered its INIT. 0, -ETIMEDOUT, or the error that ended the session.
  */
 int slu_session_wait_ready(struct slu_session *s, uint64_t deadline_ns);
 /* Whether the session has ended; *ret_error: 0 after an unmount, -ECONNABORTED, -EPROTO, … */

@@ -19,8 +19,8 @@ struct slu_fs_private {
 	struct slu_cond house_wake;
 	bool house_stop;
 	bool reclaim_wanted;
-	uint64_t reclaim_passes; /* how often reclaim has come to its end; makes waiting for room
-				    end */
+	/* how often reclaim has come to its end; makes waiting for room end */
+	uint64_t reclaim_passes;
 	struct slu_cond house_done;
 };
 
