@@ -156,8 +156,7 @@ void check_blocks_own(struct check_run *run, const struct check_owner *owner, ui
 	}
 }
 
-/* ------------------------------------------------------------------ naming owners of shared blocks
- */
+/* --------------------------------------------------------------- naming owners of shared blocks */
 
 bool check_blocks_any_shared(const struct check_blocks *b)
 {
@@ -241,7 +240,8 @@ static void blocks_compare_chunk(struct check_run *run, const struct blocks_chun
 		enum slu_problem_kind kind =
 			owned ? SLU_PROBLEM_BLOCK_UNMARKED : SLU_PROBLEM_BLOCK_LOST;
 
-		/* What could not be read is missing on its side and proves nothing about the other.
+		/*
+		 * What could not be read is missing on its side and proves nothing about the other.
 		 */
 		if (owned == recorded || (owned && run->space_gap) ||
 		    (recorded && run->result->incomplete))

@@ -151,8 +151,7 @@ static int check_walk(struct check_run *run)
 	return err < 0 ? err : 0;
 }
 
-/* ------------------------------------------------------------------ the counts of the superblock
- */
+/* ----------------------------------------------------------------- the counts of the superblock */
 
 static void check_counts(struct check_run *run)
 {

@@ -12,7 +12,8 @@
 #define DIR_XATTR_VALUE_MAX 65536u
 #define DIR_ACL_VERSION     2u
 
-/* The hash as the format defines it, computed here on its own rather than by the code under test.
+/*
+ * The hash as the format defines it, computed here on its own rather than by the code under test.
  */
 static uint64_t dir_hash(const struct check_run *run, const void *name, size_t len)
 {
