@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * mount_load: writes to a mount and keeps a log elsewhere of what fsync promised, so that the
- *promise can be checked after the daemon has been killed.
+ * promise can be checked after the daemon has been killed.
  *
  *	mount_load run DIR LOG SECONDS NPROCS
  *	mount_load verify DIR LOG
  *
  * Each process works on files of its own. A file has generations: its content follows from
- *(process, file, generation) alone. The log gets a line before a change is begun and one after
- *fsync has returned 0, each with one write(2) in append mode:
+ * (process, file, generation) alone. The log gets a line before a change is begun and one after
+ * fsync has returned 0, each with one write(2) in append mode:
  *
  *	b P F G SIZE	generation G (SIZE bytes) is being written over the file
  *	d P F G		and is on stable storage
@@ -16,8 +16,8 @@
  *	g P F		and its absence is on stable storage
  *
  * Verification: a file whose last line is d must be generation G exactly; one whose last line is b
- *may be, byte by byte, the generation before or the new one; u may be there or not; g must not be
- *there.
+ * may be, byte by byte, the generation before or the new one; u may be there or not; g must not be
+ * there.
  */
 #include <errno.h>
 #include <fcntl.h>

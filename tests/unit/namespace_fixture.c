@@ -106,7 +106,8 @@ void nsfx_remount(struct nsfx *fx)
 
 void nsfx_crash(struct nsfx *fx)
 {
-	/* Seed 1: whatever no flush has covered is gone. What is taken down after reaches no disk.
+	/*
+	 * Seed 1: whatever no flush has covered is gone. What is taken down after reaches no disk.
 	 */
 	slu_simdisk_power_cut(fx->disk, 1);
 	slu_store_fail(fx->store, -EIO, "power cut");

@@ -58,8 +58,10 @@ unsigned int nsfx_nrecords(struct nsfx *fx, uint64_t ino, uint8_t type);
 /* Puts or deletes one record behind the namespace's back. */
 void nsfx_poke(struct nsfx *fx, const struct slu_key *key, const void *value, size_t len);
 
-/* Operations that have to work; they return the inode number. Lookup counts are kept as the kernel
- * would. */
+/*
+ * Operations that have to work; they return the inode number. Lookup counts are kept as the kernel
+ * would.
+ */
 uint64_t mk(struct nsfx *fx, uint64_t parent, const char *name, mode_t mode);
 uint64_t look(struct nsfx *fx, uint64_t parent, const char *name);
 struct slu_attr stat_of(struct nsfx *fx, uint64_t ino);

@@ -220,8 +220,7 @@ static void below_is_even(void **state)
 	slu_sim_free(sim);
 }
 
-/* ------------------------------------------------------------------ locks keep what they promise
- */
+/* ----------------------------------------------------------------- locks keep what they promise */
 
 struct guarded {
 	struct slu_mutex lock;
@@ -660,7 +659,8 @@ static void a_deadlock_is_found_and_every_task_named(void **state)
 #endif
 }
 
-/* One task waits for a flag that another sets; wrong: it looks at the flag before it has the lock.
+/*
+ * One task waits for a flag that another sets; wrong: it looks at the flag before it has the lock.
  */
 struct flag {
 	struct slu_mutex lock;

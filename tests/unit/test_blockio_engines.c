@@ -777,7 +777,8 @@ static void an_image_cut_short_underneath_is_EIO(void **state)
 	free(buf);
 }
 
-/* A limit on file sizes stops a write in the middle of an iovec; the engine goes on, and is told.
+/*
+ * A limit on file sizes stops a write in the middle of an iovec; the engine goes on, and is told.
  */
 static void a_partial_write_is_carried_on_before_it_fails(void **state)
 {

@@ -331,7 +331,8 @@ static void a_host_without_O_DIRECT_is_used_buffered(void **state)
 	free(buf);
 }
 
-/* From here on the system call nr fails with err where its argument `arg` has the bits of `mask`.
+/*
+ * From here on the system call nr fails with err where its argument `arg` has the bits of `mask`.
  */
 static int forbid(unsigned int nr, unsigned int arg, unsigned int mask, int err)
 {

@@ -295,8 +295,10 @@ static void every_single_node_is_looked_at(void **state)
 	struct fixture *f = *state;
 	unsigned int found = 0;
 
-	/* Whatever block is not data: if flipping a bit in it matters, it is a node, and it is
-	 * named. */
+	/*
+	 * Whatever block is not data: if flipping a bit in it matters, it is a node, and it is
+	 * named.
+	 */
 	for (uint64_t blkno = 2; blkno < 400; blkno++) {
 		uint8_t block[SLU_BLOCK_SIZE];
 		char name[32];
@@ -417,7 +419,8 @@ static void a_block_with_two_owners_is_found_and_both_are_named(void **state)
 	struct fixture *f = *state;
 	char one[64], two[64];
 
-	/* The third block of the file becomes its second one: that has two owners, the third none.
+	/*
+	 * The third block of the file becomes its second one: that has two owners, the third none.
 	 */
 	fixture_poke_record(f, SLU_KEY(f->ino.file, SLU_REC_EXTENT, 3), block_to_other_file);
 	fixture_expect(f, SLU_PROBLEM_BLOCK_SHARED, SLU_PROBLEM_BLOCK_LOST, END);
@@ -891,7 +894,8 @@ static void data_beyond_the_end_is_found_unless_it_is_unwritten(void **state)
 	fixture_change_inode(f, f->ino.file, inode_more_blocks);
 	fixture_close(f);
 	fixture_expect(f, SLU_PROBLEM_EXTENT_BEYOND, END);
-	/* And what a truncate has promised to free is no damage only as long as the promise stands.
+	/*
+	 * And what a truncate has promised to free is no damage only as long as the promise stands.
 	 */
 	fixture_open(f);
 	fixture_put(f, SLU_KEY(0, SLU_REC_ORPHAN, f->ino.cut), NULL, 0);

@@ -82,8 +82,7 @@ static void owners_that_change_revoke_privileges(void **state)
 	static const struct {
 		mode_t type, before, after;
 	} table[] = {
-		{S_IFREG, 06777, 00777}, {S_IFREG, 06767, 02767}, /* no group x: mandatory locking
-								   */
+		{S_IFREG, 06777, 00777}, {S_IFREG, 06767, 02767}, /* no group x: mandatory locks */
 		{S_IFREG, 06711, 00711}, {S_IFREG, 04700, 00700}, {S_IFREG, 02710, 00710},
 		{S_IFREG, 01777, 01777}, {S_IFDIR, 06777, 06777},
 	};

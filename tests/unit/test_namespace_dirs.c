@@ -226,7 +226,8 @@ static void names_with_equal_hashes(void **state)
 
 static void no_number_is_left_for_the_65537th_name_of_one_hash(void **state)
 {
-	/* Entries at every number but one, as only an attacker who knows the seed could make them.
+	/*
+	 * Entries at every number but one, as only an attacker who knows the seed could make them.
 	 */
 	struct slu_key key;
 	uint8_t value[32];

@@ -20,8 +20,7 @@ static int teardown(void **state)
 	return 0;
 }
 
-/* ------------------------------------------------------------------ the whole state, as a string
- * of bytes */
+/* -------------------------------------------------------- the whole state, as a string of bytes */
 
 struct image {
 	uint8_t *bytes;
@@ -240,8 +239,10 @@ static void no_memory(const char *name, int (*fn)(void), bool cold)
 		slu_alloc_fail_nth(0);
 		after = records();
 		if (err == 0) {
-			/* the store may get over a failure of its own; past the last one it has to
-			 * work */
+			/*
+			 * the store may get over a failure of its own; past the last one it has to
+			 * work
+			 */
 			assert_false(same(&before, &after));
 			free(before.bytes);
 			free(after.bytes);
@@ -355,8 +356,10 @@ static void no_memory_while_freeing_is_made_up_for(void **state)
 	}
 }
 
-/* The node cache holds nothing and every request starts without the nodes it needs, under its locks
- * as well. */
+/*
+ * The node cache holds nothing and every request starts without the nodes it needs, under its locks
+ * as well.
+ */
 static void cold_nodes_are_waited_for_without_locks(void **state)
 {
 	populate();

@@ -112,8 +112,10 @@ static void use_inode(struct worker *w, uint64_t dir)
 	slu_ns_forget(fx.ns, a.ino, 1);
 }
 
-/* A file as programs replace one: written beside it, renamed over it. Or one that is gone before it
- * is on disk. */
+/*
+ * A file as programs replace one: written beside it, renamed over it. Or one that is gone before it
+ * is on disk.
+ */
 static void write_and_move(struct worker *w)
 {
 	static const uint8_t data[9000] = {1, 2, 3};

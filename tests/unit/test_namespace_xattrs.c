@@ -480,8 +480,10 @@ static void invalid_acls_are_refused(void **state)
 	free(huge);
 }
 
-/* What ext4 makes of mkdir, open and mknod in a directory with a default ACL; the umask is 077
- * throughout. */
+/*
+ * What ext4 makes of mkdir, open and mknod in a directory with a default ACL; the umask is 077
+ * throughout.
+ */
 static void default_acls_are_inherited(void **state)
 {
 	static const struct {

@@ -287,8 +287,10 @@ static void a_damaged_superblock_falls_back_to_the_other(void **state)
 	free(r);
 }
 
-/* One superblock of a clean pair rots, either of them: nothing is lost, and the other is not
- * overwritten. */
+/*
+ * One superblock of a clean pair rots, either of them: nothing is lost, and the other is not
+ * overwritten.
+ */
 static void either_superblock_of_a_clean_pair_is_enough(void **state)
 {
 	for (unsigned int slot = 0; slot < 2; slot++) {
@@ -455,8 +457,10 @@ static void use_damaged(struct slu_store *store, struct rng *rng, unsigned int k
 		slu_store_commit(store, slu_store_txid(store), false);
 }
 
-/* Random bytes under right checksums: an error or a volume, never a crash, whatever is done with
- * it. */
+/*
+ * Random bytes under right checksums: an error or a volume, never a crash, whatever is done with
+ * it.
+ */
 static void random_superblocks_and_nodes_never_crash(void **state)
 {
 	struct rng rng = {77};

@@ -147,7 +147,8 @@ static void a_node_at_the_wrong_place_is_found(void **state)
 	assert_null(slu_node_check(&f.leaf, volume_id, blkno, txid, 0, &node_lower, &node_upper));
 }
 
-/* Each changes one thing and gets a right checksum; the check must say no and stay within the node.
+/*
+ * Each changes one thing and gets a right checksum; the check must say no and stay within the node.
  */
 static void tampered_leaf(void (*tamper)(struct slu_disk_node *d, unsigned int n))
 {

@@ -445,8 +445,7 @@ static void extents_are_listed_in_order(void **state)
 	assert_string_equal(seen.text, "M2+2 ");
 }
 
-/* ------------------------------------------------------------------ nodes that are not in memory
- */
+/* ----------------------------------------------------------------- nodes that are not in memory */
 
 /* Enough records that the tree has several levels and none of it is in memory after a remount. */
 static void make_deep(struct volume_fixture *vf)
@@ -457,7 +456,8 @@ static void make_deep(struct volume_fixture *vf)
 	volume_fixture_remount(vf);
 }
 
-/* The verb says -EAGAIN at least once, changes nothing then, and works when what it needs is there.
+/*
+ * The verb says -EAGAIN at least once, changes nothing then, and works when what it needs is there.
  */
 #define assert_again_then(call, want)                                        \
 	do {                                                                 \

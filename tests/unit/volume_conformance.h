@@ -28,7 +28,8 @@ struct fixture {
 	/* Two empty inodes with `fixture_owner`; the second is for using space up. */
 	struct slu_iomap_inode *inode, *filler;
 	struct fixture_record record, filler_record;
-	/* The most blocks that allocate can be made to find in one run; 0 undoes it. NULL: cannot.
+	/*
+	 * The most blocks that allocate can be made to find in one run; 0 undoes it. NULL: cannot.
 	 */
 	void (*set_max_run)(struct fixture *fx, uint64_t nblocks);
 	/* Makes holes of `inode` UNWRITTEN. */
