@@ -11,9 +11,9 @@
  *	  └────unreserve─────┘ └─────complete(-e)────┘                        │
  *	  ▲                                                                   │
  *	  └───────────────────────────remove──────────────────────────────────┤
- *	HOLE ──prealloc──▶ UNWRITTEN ──complete(0)──▶ MAPPED                    │
- *	  ▲                   │  ▲                                             │
- *	  └──────remove───────┘  └─────────────────zero_range──────────────────┘
+ *	HOLE ──prealloc──▶ UNWRITTEN ──complete(0)──▶ MAPPED                  │
+ *	  ▲                   │  ▲                                            │
+ *	  └──────remove───────┘  └─────────────────zero_range─────────────────┘
  *	(zero_range takes DELALLOC back to HOLE, as remove does)
  *
  * MAPPED and UNWRITTEN blocks are written in place. Who owns what in each state:
