@@ -1,4 +1,4 @@
-# sets: user engine
+# sets: user engine cache
 # limit: 400
 # SIGKILL of the daemon under load, 20 times: the volume mounts at once, fsck is clean, and what was
 # fsynced is there.

@@ -1,4 +1,4 @@
-# sets: user short
+# sets: user short cache
 # Read-only mounts: nothing changes, several at once, and where writing is denied they come by themselves.
 make_volume 64M
 mount_volume

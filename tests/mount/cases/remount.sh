@@ -1,4 +1,4 @@
-# sets: short
+# sets: short cache
 # needs: root
 # remount,ro and remount,rw on a busy mount; other options are refused with one line.
 private_sbin sluicefs mount.fuse.sluicefs umount.fuse.sluicefs

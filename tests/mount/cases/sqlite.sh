@@ -1,4 +1,4 @@
-# sets: user engine short
+# sets: user engine short cache
 # limit: 300
 # sqlite3 in rollback and WAL mode, several processes at once, with PRAGMA integrity_check.
 make_volume 1G

@@ -1,4 +1,4 @@
-# sets: user short
+# sets: user short cache
 # limit: 300
 # Every way to unmount leaves everything on disk; who wants the image next waits for it.
 make_volume 1G
