@@ -150,7 +150,7 @@ void reply_fill_entry(struct fuse_entry_out *ret, const struct slu_attr *attr);
 #define SESSION_MAX_WRITE   (1u << 20)
 #define SESSION_MAX_WORKERS 32u
 #define SESSION_HEADROOM    4096u /* what the kernel wants beside the data of a WRITE */
-#define SESSION_MAX_SPARES  2u
+#define SESSION_MAX_SPARES  8u
 #define REQUEST_SMALL       8192u /* a message up to this size is copied to be parked */
 
 struct worker {
