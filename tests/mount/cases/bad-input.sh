@@ -119,7 +119,7 @@ if ! is_root; then
 	refused 1 'Permission denied' mkfs.sluicefs "$IMG"
 	chmod 644 "$IMG"
 	unchanged
-	refused 1 'Permission denied|cannot' mkfs.sluicefs --size 64M /proc/new.img
+	refused 1 'Permission denied' mkfs.sluicefs --size 64M /etc/new.img
 	if ! grep -qx user_allow_other /etc/fuse.conf 2>/dev/null; then
 		refused 32 'user_allow_other to /etc/fuse.conf' sluicefs -o "$o,allow_other" "$IMG" "$MNT"
 	fi
