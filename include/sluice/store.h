@@ -246,8 +246,8 @@ void slu_space_untake(struct slu_store *store, struct slu_reservation *r, uint64
 		      uint64_t nblocks);
 
 struct slu_space_stat {
-	uint64_t nblocks;  /* what the volume can hold, in blocks */
-	uint64_t free;     /* a number that depends on the contents alone, see DESIGN section 2 */
+	uint64_t nblocks; /* what the volume can hold, in blocks */
+	uint64_t free; /* a number that depends on the contents alone, see docs/design.md, Space */
 	uint64_t reserved; /* set aside for dirty pages */
 	uint64_t pending;  /* freed and waiting for commits */
 	uint64_t ninodes;
