@@ -258,7 +258,7 @@ static void init_asks_for_what_one_writer_allows(void **state)
 	/* not asked for: write-through; never asked for: the other two */
 	assert_false(out->flags & FUSE_WRITEBACK_CACHE);
 	assert_false(out->flags & (FUSE_AUTO_INVAL_DATA | FUSE_SPLICE_READ));
-	assert_int_equal(slu_session_wait_ready(k->s, slu_clock_ns()), 0);
+	assert_int_equal(slu_session_wait_ready(k->s, slu_clock_ns() + 10 * SLU_NS_PER_SEC), 0);
 }
 
 static void init_negotiates_a_newer_major_down(void **state)
@@ -279,7 +279,8 @@ static void init_refuses_what_is_too_old(void **state)
 	assert_int_equal(init_with(k, 7, 30, KERNEL_FLAGS), -EPROTO);
 	assert_true(slu_session_ended(k->s, &err));
 	assert_int_equal(err, -EPROTO);
-	assert_int_equal(slu_session_wait_ready(k->s, slu_clock_ns()), -EPROTO);
+	assert_int_equal(slu_session_wait_ready(k->s, slu_clock_ns() + 10 * SLU_NS_PER_SEC),
+			 -EPROTO);
 }
 
 static void init_refuses_a_kernel_without_killpriv(void **state)
@@ -294,7 +295,8 @@ static void nothing_is_served_before_init(void **state)
 	struct kernel *k = *state;
 
 	assert_int_equal(ask_name(k, FUSE_LOOKUP, 1, "x"), -EIO);
-	assert_int_equal(slu_session_wait_ready(k->s, slu_clock_ns()), -ETIMEDOUT);
+	assert_int_equal(slu_session_wait_ready(k->s, slu_clock_ns() + 10 * SLU_NS_PER_SEC),
+			 -ETIMEDOUT);
 }
 
 /* ------------------------------------------------------------------ bad messages */
