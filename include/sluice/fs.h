@@ -95,12 +95,6 @@ bool slu_fs_open_for_write(struct slu_fs *fs, uint64_t ino);
 int slu_fs_copy_range(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino_in, uint64_t pos_in,
 		      uint64_t ino_out, uint64_t pos_out, uint64_t len, uint64_t *ret_done);
 
-/*
- * After -ENOSPC from the namespace: waits until space that is on its way back (deleted files,
- * blocks that two commits hold back) has come back. 0: try once more. -EAGAIN: ctx may not wait.
- */
-int slu_fs_make_room(struct slu_fs *fs, struct slu_ctx *ctx);
-
 /* The running daemon drains (true) or allows (false) writing: remount. */
 int slu_fs_set_readonly(struct slu_fs *fs, bool readonly);
 

@@ -39,6 +39,12 @@ bool gate_open_for_write(struct slu_fs *fs, struct slu_inode *inode);
 int housekeep_start(struct slu_fs *fs);
 void housekeep_stop(struct slu_fs *fs);
 void housekeep_reclaim_wanted(void *fs);
+/*
+ * After -ENOSPC: waits until space that is on its way back (deleted files, pending blocks) has come
+ * back. 0: try once more. -EAGAIN: ctx may not wait.
+ */
+int housekeep_make_room(struct slu_fs *fs, struct slu_ctx *ctx);
+
 /* sync.c */
 int fs_sync_inode(struct slu_fs *fs, struct slu_inode *inode, bool datasync);
 

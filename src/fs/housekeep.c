@@ -88,7 +88,7 @@ void housekeep_stop(struct slu_fs *fs)
 	p->housekeeper.started = false;
 }
 
-int slu_fs_make_room(struct slu_fs *fs, struct slu_ctx *ctx)
+int housekeep_make_room(struct slu_fs *fs, struct slu_ctx *ctx)
 {
 	struct slu_fs_private *p = fs->p;
 	int err = fs_may_wait(ctx, "space on its way back");

@@ -127,7 +127,7 @@ int slu_fs_write(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t 
 		goto put;
 	err = write_inode(fs, ctx, inode, src, pos, len, flags, kill_priv, ret);
 	if (err == -ENOSPC && !ret->done) {
-		err = slu_fs_make_room(fs, ctx);
+		err = housekeep_make_room(fs, ctx);
 		if (!err)
 			err = write_inode(fs, ctx, inode, src, pos, len, flags, false, ret);
 	}

@@ -321,7 +321,7 @@ int slu_fs_fallocate(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, int m
 	if (err)
 		goto put;
 	err = do_fallocate(fs, ctx, inode, mode, pos, pos + len);
-	if (err == -ENOSPC && !slu_fs_make_room(fs, ctx))
+	if (err == -ENOSPC && !housekeep_make_room(fs, ctx))
 		err = do_fallocate(fs, ctx, inode, mode, pos, pos + len);
 	gate_leave_resize(fs, inode);
 	if (!err)

@@ -91,16 +91,6 @@ static bool run_once(struct request *req, bool may_wait)
 	for (;;) {
 		req->ctx.need = (struct slu_need){0};
 		err = req->op->run(req);
-		if (err == -ENOSPC && !req->made_room) {
-			/*
-			 * Deleted files may be on their way to give room back: once more after
-			 * that.
-			 */
-			err = slu_fs_make_room(req->s->fs, &req->ctx);
-			req->made_room = !err;
-			if (!err)
-				continue;
-		}
 		if (err != -EAGAIN)
 			break;
 		if (!may_wait)
@@ -172,7 +162,6 @@ static void begin(struct request *req, size_t n)
 	req->error = 0;
 	req->step = 0;
 	req->done = 0;
-	req->made_room = false;
 	req->start_ns = slu_clock_ns();
 	req->ctx = (struct slu_ctx){
 		.uid = h->uid,

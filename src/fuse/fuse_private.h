@@ -89,7 +89,6 @@ struct request {
 	struct slu_ctx ctx;
 	unsigned int step; /* 0 at first; the handler's */
 	uint64_t done;
-	bool made_room; /* it has met ENOSPC, and what could come back has come back */
 	struct slu_attr attr;
 };
 
