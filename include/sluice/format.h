@@ -292,13 +292,18 @@ struct slu_disk_extent {
 #define SLU_EXTENT_MAX       (1u << 20) /* blocks: 4 GiB */
 
 struct slu_disk_orphan {
-	uint8_t what;  /* enum slu_orphan */
-	slu_le64 size; /* SLU_ORPHAN_TRUNCATE: bytes; free all extents from here on */
+	uint8_t what; /* enum slu_orphan */
+	/* SLU_ORPHAN_TRUNCATE: bytes; the inode's when this was put. It may have moved on since. */
+	slu_le64 size;
 };
 
 enum slu_orphan {
 	SLU_ORPHAN_UNLINKED = 1, /* no name left: free it all */
-	SLU_ORPHAN_TRUNCATE = 2, /* the size is set, extents beyond it are still to be freed */
+	/*
+	 * Extents beyond the inode's size are to be freed: it has been truncated, or they were written
+	 * before what lies between.
+	 */
+	SLU_ORPHAN_TRUNCATE = 2,
 };
 
 #endif

@@ -117,10 +117,14 @@ struct slu_iomap_owner {
 	 * Adds the record as it will be: blocks owned + dblocks, size on disk disk_size. From
 	 * complete() disk_size may have been worked out before a truncate: the owner records no
 	 * more than the size of the file. dblocks counts what extent records say, which may be
-	 * anybody's: it may come to less than none. One put: the ticket has room for that.
+	 * anybody's: it may come to less than none.
+	 *
+	 * data_end (blocks of the file; 0: none): where the data ends that the batch makes MAPPED.
+	 * I/O completes in any order, so that may lie beyond the size on disk: the owner sees to it
+	 * that a crash leaves nothing there. The ticket has room for SLU_OWNER_RECORDS (volume.h).
 	 */
 	void (*put_record)(struct slu_iomap_inode *inode, struct slu_batch *batch, int64_t dblocks,
-			   uint64_t disk_size);
+			   uint64_t disk_size, uint64_t data_end);
 	/* The batch has been applied in transaction txid: remember the new values. */
 	void (*record_done)(struct slu_iomap_inode *inode, int64_t dblocks, uint64_t disk_size,
 			    uint64_t txid);

@@ -69,10 +69,21 @@ struct slu_inode {
 	/* under vol.iomap.lock */
 	struct slu_attr attr; /* size and blocks: see slu_inode_attr */
 	uint64_t last_txid;   /* the newest transaction that has a change of this inode */
-	uint64_t record_size; /* size on disk in the record that the volume is just putting */
+	/*
+	 * Blocks: where the data that extents lead to ends, if that is beyond the size on disk; else
+	 * 0. I/O completes in any order, so what lies before it may still be on its way.
+	 */
+	uint64_t data_end;
+	/* in the record that the volume is just putting: size on disk, data_end, orphan_truncate */
+	uint64_t record_size, record_data_end;
+	bool record_orphan;
 	/* times changed in memory only; written by fsync, complete, or with the next commit */
 	bool attr_dirty;
-	bool truncating; /* has the orphan record of a truncate */
+	/*
+	 * Has an orphan record of kind TRUNCATE: while `freeing`, or for data_end, so that a crash
+	 * leaves nothing beyond the size. An inode without a name has the other kind instead.
+	 */
+	bool orphan_truncate;
 	/*
 	 * Extents beyond the size are being freed: no new data until done. Still set when
 	 * slu_inode_free_extents has failed: then it is to be called again, with success, before

@@ -45,6 +45,13 @@ struct slu_volume_stats {
 		zero_ranges, restarts, bad_records;
 };
 
+/*
+ * What the ticket of a change of extents has room for in the owner's put_record: puts and deletes,
+ * and bytes of values that did not exist before.
+ */
+#define SLU_OWNER_RECORDS 2u
+#define SLU_OWNER_BYTES   (sizeof(struct slu_disk_inode) + sizeof(struct slu_disk_orphan))
+
 /* Shared by all inodes of a mount. */
 struct slu_volume {
 	struct slu_store *store;

@@ -157,16 +157,106 @@ int slu_ns_root_records(struct slu_batch *b, uid_t uid, gid_t gid, mode_t mode)
 	return b->error;
 }
 
+/* ------------------------------------------------------------------ data beyond the size on disk */
+
+/* Whether an inode with this record needs an orphan record of kind TRUNCATE. Meta lock held. */
+static bool needs_orphan(const struct slu_inode *inode, uint32_t nlink, uint64_t size,
+			 uint64_t data_end)
+{
+	return nlink && (inode->freeing || slu_bytes_to_blocks(size) < data_end);
+}
+
+bool inode_needs_orphan(const struct slu_inode *inode, uint32_t nlink, uint64_t size)
+{
+	return needs_orphan(inode, nlink, size, inode->data_end);
+}
+
+static void put_orphan(struct slu_inode *inode, struct slu_batch *b, uint64_t size)
+{
+	struct slu_key key = SLU_KEY(SLU_INO_VOLUME, SLU_REC_ORPHAN, inode->ino);
+	struct slu_disk_orphan orphan = {.what = SLU_ORPHAN_TRUNCATE};
+
+	slu_put_le64(&orphan.size, size);
+	slu_batch_put(b, &key, &orphan, sizeof(orphan));
+}
+
+static void del_orphan(struct slu_inode *inode, struct slu_batch *b)
+{
+	struct slu_key key = SLU_KEY(SLU_INO_VOLUME, SLU_REC_ORPHAN, inode->ino);
+
+	slu_batch_del(b, &key);
+}
+
+/*
+ * The record as it is to be, and the orphan record if that has to come or go along with it. Meta
+ * lock held until inode_put_done, or until the batch has failed.
+ */
+static void inode_put(struct slu_inode *inode, struct slu_batch *b, const struct slu_attr *attr,
+		      uint64_t size, uint64_t data_end)
+{
+	bool want = needs_orphan(inode, attr->nlink, size, data_end);
+
+	inode->record_size = size;
+	inode->record_data_end = data_end;
+	inode->record_orphan = want;
+	inode_put_record(b, attr, size);
+	if (want && !inode->orphan_truncate)
+		put_orphan(inode, b, size);
+	else if (!want && inode->orphan_truncate)
+		del_orphan(inode, b);
+}
+
+/* The size on disk has been recorded, as far as an inode's record has one. */
+static void size_recorded(struct slu_inode *inode, uint64_t size)
+{
+	if (!S_ISREG(inode->type))
+		return;
+	inode->data.disk_size = size;
+	if (slu_bytes_to_blocks(size) >= inode->data_end)
+		inode->data_end = 0;
+}
+
+static void inode_put_done(struct slu_inode *inode, uint64_t txid)
+{
+	inode->orphan_truncate = inode->record_orphan;
+	inode->data_end = inode->record_data_end;
+	inode->last_txid = txid;
+	size_recorded(inode, inode->record_size);
+	itable_attr_clean(inode);
+}
+
+/*
+ * Whether memory knows better than the record: times, a size below which nothing is left to write,
+ * or that an orphan record is needed no more.
+ */
+static bool record_is_old(struct slu_inode *inode)
+{
+	if (inode->attr_dirty)
+		return true;
+	if (!S_ISREG(inode->type))
+		return false;
+	return slu_aspace_synced(&inode->data) > inode->data.disk_size ||
+	       (inode->orphan_truncate &&
+		!inode_needs_orphan(inode, inode->attr.nlink, inode->data.disk_size));
+}
+
+/*
+ * A change of the namespace has no room for the orphan record of data beyond the size: while there
+ * is one, the size stays as it is, and is recorded with the next I/O or by sync_attr.
+ */
 uint64_t inode_record_size(struct slu_inode *inode, const struct slu_attr *attr)
 {
-	return S_ISREG(attr->mode) ? slu_aspace_synced(&inode->data) : attr->size;
+	if (!S_ISREG(attr->mode))
+		return attr->size;
+	return inode->orphan_truncate ? inode->data.disk_size : slu_aspace_synced(&inode->data);
 }
 
 void inode_recorded(struct slu_inode *inode, uint64_t record_size)
 {
-	if (S_ISREG(inode->type))
-		inode->data.disk_size = record_size;
+	size_recorded(inode, record_size);
 	itable_attr_clean(inode);
+	if (record_is_old(inode))
+		itable_attr_dirty(inode);
 }
 
 /* ------------------------------------------------------------------ what the volume asks */
@@ -183,15 +273,15 @@ static struct slu_inode *of_iomap(struct slu_iomap_inode *iomap)
  * applications see.
  */
 static void owner_put_record(struct slu_iomap_inode *iomap, struct slu_batch *batch,
-			     int64_t dblocks, uint64_t disk_size)
+			     int64_t dblocks, uint64_t disk_size, uint64_t data_end)
 {
 	struct slu_inode *inode = of_iomap(iomap);
 	struct slu_attr attr = inode->attr;
 
 	disk_size = slu_max(disk_size, inode->data.disk_size);
-	inode->record_size = slu_min(disk_size, slu_aspace_size(&inode->data));
 	attr.blocks += (uint64_t)dblocks;
-	inode_put_record(batch, &attr, inode->record_size);
+	inode_put(inode, batch, &attr, slu_min(disk_size, slu_aspace_size(&inode->data)),
+		  slu_max(inode->data_end, data_end));
 }
 
 static void owner_record_done(struct slu_iomap_inode *iomap, int64_t dblocks, uint64_t disk_size,
@@ -200,9 +290,7 @@ static void owner_record_done(struct slu_iomap_inode *iomap, int64_t dblocks, ui
 	struct slu_inode *inode = of_iomap(iomap);
 
 	inode->attr.blocks += (uint64_t)dblocks;
-	inode->data.disk_size = inode->record_size;
-	inode->last_txid = txid;
-	itable_attr_clean(inode);
+	inode_put_done(inode, txid);
 }
 
 static uint64_t owner_disk_size(struct slu_iomap_inode *iomap)
@@ -289,31 +377,24 @@ void slu_inode_touch(struct slu_inode *inode, unsigned int what)
 	slu_mutex_unlock(&inode->vol.iomap.lock);
 }
 
-/*
- * Whether memory knows better than the record: times, or a size below which nothing is left to
- * write.
- */
-static bool record_is_old(struct slu_inode *inode)
-{
-	return inode->attr_dirty ||
-	       (S_ISREG(inode->type) && slu_aspace_synced(&inode->data) > inode->data.disk_size);
-}
+/* What a ticket for it has room for: the inode's record, and an orphan record that may go. */
+#define PUT_ALONE_RECORDS 2u
 
 static int put_alone_locked(struct slu_inode *inode, struct slu_ticket *t, struct slu_batch *b,
 			    struct slu_need *need)
 {
-	uint64_t size, txid;
+	uint64_t size = inode->attr.size, txid;
 	int err;
 
 	if (!record_is_old(inode))
 		return 0;
-	size = inode_record_size(inode, &inode->attr);
-	inode_put_record(b, &inode->attr, size);
+	if (S_ISREG(inode->type))
+		size = slu_aspace_synced(&inode->data);
+	inode_put(inode, b, &inode->attr, size, inode->data_end);
 	err = slu_store_apply(inode->ns->store, t, b, &txid, need);
 	if (err)
 		return err;
-	inode->last_txid = txid;
-	inode_recorded(inode, size);
+	inode_put_done(inode, txid);
 	ns_count(inode->ns, attr_writes);
 	return 0;
 }
@@ -359,7 +440,8 @@ int slu_inode_sync_attr(struct slu_inode *inode, uint64_t *ret_txid)
 	old = record_is_old(inode);
 	slu_mutex_unlock(&inode->vol.iomap.lock);
 	if (old) {
-		err = slu_ticket_get(ns->store, &ticket, 1, 0, SLU_TICKET_KEPT_BACK, NULL);
+		err = slu_ticket_get(ns->store, &ticket, PUT_ALONE_RECORDS, 0, SLU_TICKET_KEPT_BACK,
+				     NULL);
 		if (!err)
 			err = put_alone_waiting(inode, &ticket);
 		slu_ticket_put(&ticket);
@@ -386,7 +468,8 @@ int slu_ns_sync_attrs(struct slu_ns *ns)
 	if (!n)
 		return 0;
 	/* No records are added and none grows: every inode's is there already. */
-	err = slu_ticket_get(ns->store, &ticket, (uint32_t)n, 0, SLU_TICKET_KEPT_BACK, NULL);
+	err = slu_ticket_get(ns->store, &ticket, (uint32_t)n * PUT_ALONE_RECORDS, 0,
+			     SLU_TICKET_KEPT_BACK, NULL);
 	for (size_t i = 0; !err && i < n; i++) {
 		inode = itable_next_dirty(ns);
 		if (!inode)
@@ -415,8 +498,6 @@ int slu_ns_sync_attrs(struct slu_ns *ns)
 static int set_size_locked(struct slu_inode *inode, struct slu_ticket *t, uint64_t size,
 			   bool orphan_truncate, struct slu_batch *b, struct slu_need *need)
 {
-	struct slu_key key = SLU_KEY(SLU_INO_VOLUME, SLU_REC_ORPHAN, inode->ino);
-	struct slu_disk_orphan orphan = {.what = SLU_ORPHAN_TRUNCATE};
 	struct timespec now = slu_clock_realtime();
 	struct slu_attr attr = inode->attr;
 	bool record = orphan_truncate && attr.nlink > 0;
@@ -425,9 +506,10 @@ static int set_size_locked(struct slu_inode *inode, struct slu_ticket *t, uint64
 
 	attr.mtime = attr.ctime = now;
 	inode_put_record(b, &attr, size);
-	slu_put_le64(&orphan.size, size);
 	if (record)
-		slu_batch_put(b, &key, &orphan, sizeof(orphan));
+		put_orphan(inode, b, size);
+	else if (inode->orphan_truncate)
+		del_orphan(inode, b);
 	err = slu_store_apply(inode->ns->store, t, b, &txid, need);
 	if (err)
 		return err;
@@ -436,9 +518,11 @@ static int set_size_locked(struct slu_inode *inode, struct slu_ticket *t, uint64
 	/* The block that the end lies in now is written in place, zeros behind the end and all. */
 	if (size < inode->data.disk_size && size % SLU_BLOCK_SIZE)
 		atomic_store(&inode->shrink_txid, txid);
+	/* Beyond it, either nothing was, or all is to be freed. */
 	inode->data.disk_size = size;
-	inode->truncating |= record;
-	inode->freeing |= orphan_truncate;
+	inode->data_end = 0;
+	inode->orphan_truncate = record;
+	inode->freeing = orphan_truncate;
 	itable_attr_clean(inode);
 	slu_aspace_set_size(&inode->data, size);
 	return 0;

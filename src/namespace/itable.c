@@ -394,7 +394,7 @@ static int load(struct slu_inode *inode)
 		 * A crash left extents beyond the size: they must be gone before anybody can make
 		 * the file longer. Where nothing may be written nobody can.
 		 */
-		inode->truncating = inode->freeing = true;
+		inode->orphan_truncate = inode->freeing = true;
 		err = ns_readonly(ns) ? 0 : slu_inode_free_extents(inode);
 		if (err) {
 			itable_drop(inode);

@@ -42,10 +42,8 @@ static int change_link(struct ns_op *op, struct slu_need *need)
 		      target->attr.mode);
 	dir->attr.size++;
 	op_touch_dir(op, dir);
-	if (target->attr.nlink++ == 0) {
-		struct slu_key key = SLU_KEY(SLU_INO_VOLUME, SLU_REC_ORPHAN, op->ino);
-		slu_batch_del(&op->batch, &key);
-	}
+	if (target->attr.nlink++ == 0)
+		op_undo_orphan(op, target);
 	target->attr.ctime = op->now;
 	target->changed = true;
 	return 0;

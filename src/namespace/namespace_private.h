@@ -98,7 +98,7 @@ void itable_trim(struct slu_ns *ns);
 void itable_set_orphan(struct slu_inode *inode, bool orphan);
 /* The kernel has forgotten ino: an orphan may be free to go. */
 void itable_forgotten(struct slu_ns *ns, uint64_t ino);
-/* Meta lock held. The times are, or are no longer, in memory only. */
+/* Meta lock held. The record on disk is, or is no longer, older than memory: times, mostly. */
 void itable_attr_dirty(struct slu_inode *inode);
 void itable_attr_clean(struct slu_inode *inode);
 /* The oldest inode with dirty times, with a reference; it is off the list. NULL: none. */
@@ -139,6 +139,11 @@ int inode_read_record(struct slu_ns *ns, uint64_t ino, struct slu_attr *ret, str
  * the middle of a truncate there is no right answer.
  */
 uint64_t inode_record_size(struct slu_inode *inode, const struct slu_attr *attr);
+/*
+ * Whether a crash after such a record could leave data beyond its size, which the orphan record of
+ * a truncate prevents. Meta lock held.
+ */
+bool inode_needs_orphan(const struct slu_inode *inode, uint32_t nlink, uint64_t size);
 void inode_recorded(struct slu_inode *inode, uint64_t record_size);
 void inode_init(struct slu_ns *ns, struct slu_inode *inode, const struct slu_attr *attr);
 void inode_fini(struct slu_inode *inode);
@@ -178,6 +183,7 @@ struct ns_slot {
 	struct slu_inode *inode;
 	struct slu_attr attr; /* valid under the locks; written and taken over if changed */
 	uint64_t record_size; /* in the record that the batch has */
+	bool orphan_truncate; /* the inode's, as the batch leaves it */
 	bool changed;
 };
 
@@ -233,6 +239,8 @@ void op_touch_dir(struct ns_op *op, struct ns_slot *slot);
 int op_check_parent(const struct ns_slot *parent, bool removes);
 /* Takes one name off: nlink, ctime, and the orphan record if it was the last. */
 void op_drop_link(struct ns_op *op, struct ns_slot *slot);
+/* The first name (nlink says so) of an unnamed file: no orphan any more, or one of the other kind. */
+void op_undo_orphan(struct ns_op *op, struct ns_slot *slot);
 void op_put_orphan(struct ns_op *op, uint64_t ino, enum slu_orphan what, uint64_t size);
 /* After apply: a slot whose last name went is an orphan from now on. */
 void op_mark_orphan(struct ns_slot *slot);

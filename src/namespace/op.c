@@ -112,6 +112,7 @@ static void lock_slots(struct ns_op *op) SLU_NO_TSA
 
 		slu_mutex_lock(&slot->inode->vol.iomap.lock);
 		slot->attr = slot->inode->attr;
+		slot->orphan_truncate = slot->inode->orphan_truncate;
 		slot->changed = false;
 	}
 }
@@ -153,9 +154,9 @@ static void take_over(struct ns_op *op)
 		if (!slot->changed)
 			continue;
 		inode->attr = slot->attr;
+		inode->orphan_truncate = slot->orphan_truncate;
 		inode->last_txid = op->txid;
 		inode_recorded(inode, slot->record_size);
-		itable_attr_clean(inode);
 	}
 }
 
@@ -320,20 +321,34 @@ void op_put_orphan(struct ns_op *op, uint64_t ino, enum slu_orphan what, uint64_
 	slu_batch_put(&op->batch, &key, &orphan, sizeof(orphan));
 }
 
+void op_undo_orphan(struct ns_op *op, struct ns_slot *slot)
+{
+	struct slu_inode *inode = slot->inode;
+	struct slu_key key = SLU_KEY(SLU_INO_VOLUME, SLU_REC_ORPHAN, inode->ino);
+	uint64_t size = inode_record_size(inode, &slot->attr);
+
+	slot->orphan_truncate = inode_needs_orphan(inode, slot->attr.nlink, size);
+	if (slot->orphan_truncate)
+		op_put_orphan(op, inode->ino, SLU_ORPHAN_TRUNCATE, size);
+	else
+		slu_batch_del(&op->batch, &key);
+}
+
 void op_drop_link(struct ns_op *op, struct ns_slot *slot)
 {
 	/* A directory has its one name, and loses with it the link from itself. */
 	slot->attr.nlink = S_ISDIR(slot->attr.mode) ? 0 : slot->attr.nlink - 1;
 	slot->attr.ctime = op->now;
 	slot->changed = true;
-	if (slot->attr.nlink == 0)
-		op_put_orphan(op, slot->inode->ino, SLU_ORPHAN_UNLINKED, 0);
+	if (slot->attr.nlink)
+		return;
+	/* In place of one of the other kind. */
+	op_put_orphan(op, slot->inode->ino, SLU_ORPHAN_UNLINKED, 0);
+	slot->orphan_truncate = false;
 }
 
 void op_mark_orphan(struct ns_slot *slot)
 {
-	if (slot->attr.nlink)
-		return;
-	slot->inode->truncating = false; /* its record has become ours */
-	itable_set_orphan(slot->inode, true);
+	if (slot->attr.nlink == 0)
+		itable_set_orphan(slot->inode, true);
 }

@@ -27,12 +27,12 @@ static int end_truncate(struct slu_inode *inode, struct slu_ticket *t, struct sl
 
 	slu_batch_init(&batch);
 	slu_mutex_lock(&inode->vol.iomap.lock);
-	if (inode->truncating) {
+	if (inode->orphan_truncate) {
 		slu_batch_del(&batch, &key);
 		err = slu_store_apply(inode->ns->store, t, &batch, &txid, need);
 	}
 	if (!err)
-		inode->truncating = inode->freeing = false;
+		inode->orphan_truncate = inode->freeing = false;
 	slu_mutex_unlock(&inode->vol.iomap.lock);
 	slu_batch_fini(&batch);
 	return err;
@@ -323,7 +323,7 @@ static int take_up(struct slu_ns *ns, uint64_t ino)
 	if (err)
 		return err;
 	slu_mutex_lock(&inode->vol.iomap.lock);
-	truncate = inode->truncating;
+	truncate = inode->freeing;
 	attr = inode->attr;
 	slu_mutex_unlock(&inode->vol.iomap.lock);
 	if (truncate) {

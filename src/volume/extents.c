@@ -181,6 +181,7 @@ void window_init(struct window *w, struct slu_volume_inode *vi, uint64_t first, 
 	w->end = end;
 	w->nold = w->nnew = 0;
 	w->dblocks = 0;
+	w->data_end = 0;
 	slu_batch_init(&w->batch);
 }
 
@@ -348,8 +349,8 @@ bool window_changed(const struct window *w)
 
 uint32_t window_records(const struct window *w, unsigned int nruns)
 {
-	/* Every new key is an old one, an edge of the range, or a run's; and the owner's record. */
-	return w->nold + 2 + nruns + 1;
+	/* Every new key is an old one, an edge of the range, or a run's; and the owner's. */
+	return w->nold + 2 + nruns + SLU_OWNER_RECORDS;
 }
 
 static void put_extent(struct slu_batch *b, const struct slu_key *key, const struct extent *e)
@@ -415,7 +416,7 @@ int window_apply(struct window *w, struct slu_ticket *ticket, uint64_t disk_size
 	disk_size = keep_size(w->vi, disk_size);
 	window_diff(w);
 	if (inode->owner)
-		inode->owner->put_record(inode, &w->batch, w->dblocks, disk_size);
+		inode->owner->put_record(inode, &w->batch, w->dblocks, disk_size, w->data_end);
 	err = slu_store_apply(w->vi->vol->store, ticket, &w->batch, &txid, need);
 	if (err)
 		return err;

@@ -352,6 +352,7 @@ static int complete_delalloc(struct slu_volume_inode *vi, const struct slu_iomap
 	err = window_load(&w, vi, run.off, end, 1, need);
 	if (!err)
 		err = window_insert(&w, &run, 1);
+	w.data_end = end;
 	if (!err)
 		err = window_apply(&w, ticket, disk_size, need);
 	window_fini(&w);
@@ -379,6 +380,7 @@ static int complete_unwritten(struct slu_volume_inode *vi, const struct slu_ioma
 		err = volume_bad_extent(vi, *first, "an extent is not what it was");
 	if (!err) {
 		window_flip(&w, 0);
+		w.data_end = w.end;
 		if (window_changed(&w) || volume_size_moves(vi, disk_size))
 			err = window_apply(&w, ticket, disk_size, need);
 	}
@@ -431,7 +433,7 @@ static bool complete_in_place(struct slu_volume_inode *vi, const struct slu_ioma
  * The most that one round puts or deletes: the records of a window of one with both its neighbours,
  * two edges, the owner's.
  */
-#define COMPLETE_RECORDS 6u
+#define COMPLETE_RECORDS (5u + SLU_OWNER_RECORDS)
 
 static int complete_record(struct slu_volume_inode *vi, const struct slu_iomap *mapping,
 			   uint64_t disk_size)

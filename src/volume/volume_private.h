@@ -47,6 +47,7 @@ struct window {
 	struct extent old[WINDOW_OLD], new[WINDOW_NEW];
 	unsigned int nold, nnew;
 	int64_t dblocks;        /* owned by the file after the change, less those before */
+	uint64_t data_end;      /* file blocks: where what becomes MAPPED ends; 0: nothing does */
 	struct slu_batch batch; /* what becomes owned or free is added while `new` is made */
 };
 
@@ -76,9 +77,9 @@ void window_cut(struct window *w);
 int window_insert(struct window *w, const struct extent *runs, unsigned int nruns);
 /* Whether `new` differs from `old`. */
 bool window_changed(const struct window *w);
-/* Most records that a ticket for a change of this window must hold, owner's included. */
+/* Most records that a ticket for a change of this window must hold, the owner's included. */
 uint32_t window_records(const struct window *w, unsigned int nruns);
-#define RECORD_BYTES(n) ((n) * sizeof(struct slu_disk_extent) + sizeof(struct slu_disk_inode))
+#define RECORD_BYTES(n) ((n) * sizeof(struct slu_disk_extent) + SLU_OWNER_BYTES)
 /* Applies it with the owner's record. As slu_store_apply; on an error nothing has changed. */
 int window_apply(struct window *w, struct slu_ticket *ticket, uint64_t disk_size,
 		 struct slu_need *need);

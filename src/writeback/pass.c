@@ -180,6 +180,22 @@ static void run_end_io(struct slu_io *io)
 	slu_mutex_unlock(&p->lock);
 }
 
+/*
+ * Takes the first run of the file out of those whose I/O has ended: as long as they are recorded in
+ * order the size on disk moves along, and no data lies beyond it.
+ */
+static struct wb_run *take_first(struct wb_pass *p)
+{
+	struct wb_run **first = &p->done, *run;
+
+	for (struct wb_run **at = &p->done; *at; at = &(*at)->next)
+		if ((*at)->pgidx < (*first)->pgidx)
+			first = at;
+	run = *first;
+	*first = run->next;
+	return run;
+}
+
 /* Finishes one of the pass's own runs; waits for it. There is one. */
 static void pass_reap(struct wb_pass *p)
 {
@@ -189,8 +205,7 @@ static void pass_reap(struct wb_pass *p)
 	slu_mutex_lock(&p->lock);
 	while (!p->done)
 		slu_cond_wait(&p->cond, &p->lock);
-	run = p->done;
-	p->done = run->next;
+	run = take_first(p);
 	slu_mutex_unlock(&p->lock);
 	p->inflight--;
 	run_finish(p, run, run->io.result);

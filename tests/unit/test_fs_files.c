@@ -1,163 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* Files on a whole stack over the simulated disk: everything but FUSE. */
-#include "sluice/fs.h"
+#include "fs_rig.h"
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/falloc.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <string.h>
 #include <unistd.h>
-
-#include <cmocka.h>
-
-#define VOLUME_BLOCKS 16384u /* 64 MiB */
-#define MIB           (1u << 20)
-
-struct rig {
-	struct slu_simdisk *disk;
-	struct slu_fs *fs;
-	struct slu_ctx ctx;
-};
-
-static struct slu_blockio *open_disk(struct rig *r, bool readonly)
-{
-	struct slu_blockio_opts opts = {.engine = "sim", .sim = r->disk, .readonly = readonly};
-	struct slu_blockio *bio;
-
-	assert_int_equal(slu_blockio_open("sim", &opts, &bio), 0);
-	return bio;
-}
-
-static void mount_rig(struct rig *r, bool readonly)
-{
-	struct slu_fs_opts opts = {.readonly = readonly, .cache_size = 24 * MIB};
-	const char *why = NULL;
-	int err = slu_fs_mount(open_disk(r, readonly), &opts, &r->fs, &why);
-
-	if (err)
-		print_error("mount: %d, %s\n", err, why ? why : "no reason");
-	assert_int_equal(err, 0);
-}
-
-static void remount_rig(struct rig *r)
-{
-	assert_int_equal(slu_fs_unmount(r->fs), 0);
-	mount_rig(r, false);
-}
-
-static int setup(void **state)
-{
-	struct rig *r = calloc(1, sizeof(*r));
-	struct slu_blockio *bio;
-
-	r->disk = slu_simdisk_new(VOLUME_BLOCKS, 1);
-	r->ctx.may_wait = true;
-	bio = open_disk(r, false);
-	assert_int_equal(slu_fs_format(bio, VOLUME_BLOCKS, "test", 0, 0), 0);
-	slu_blockio_close(bio);
-	mount_rig(r, false);
-	*state = r;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct rig *r = *state;
-
-	if (r->fs)
-		assert_int_equal(slu_fs_unmount(r->fs), 0);
-	slu_simdisk_free(r->disk);
-	free(r);
-	return 0;
-}
-
-static uint64_t make_file(struct rig *r, const char *name)
-{
-	struct slu_attr attr;
-
-	assert_int_equal(slu_ns_mknod(r->fs->ns, &r->ctx, SLU_INO_ROOT, name, S_IFREG | 0644, 0,
-				      &attr),
-			 0);
-	return attr.ino;
-}
-
-static uint64_t find_file(struct rig *r, const char *name)
-{
-	struct slu_attr attr;
-
-	assert_int_equal(slu_ns_lookup(r->fs->ns, &r->ctx, SLU_INO_ROOT, name, &attr), 0);
-	return attr.ino;
-}
-
-static int try_write(struct rig *r, uint64_t ino, uint64_t pos, const void *data, size_t len,
-		     uint64_t *done)
-{
-	struct iovec iov = {.iov_base = (void *)data, .iov_len = len};
-	struct slu_source_buffer src;
-	struct slu_write_result res;
-	int err;
-
-	slu_source_buffer_init(&src, &iov, 1);
-	err = slu_fs_write(r->fs, &r->ctx, ino, UINT64_MAX, &src.source, pos, len, 0, false, &res);
-	*done = res.done;
-	return err;
-}
-
-static void write_at(struct rig *r, uint64_t ino, uint64_t pos, const void *data, size_t len)
-{
-	uint64_t done;
-
-	assert_int_equal(try_write(r, ino, pos, data, len, &done), 0);
-	assert_int_equal(done, len);
-}
-
-/* Reads [pos, pos + len) and returns how much there was. */
-static size_t read_at(struct rig *r, uint64_t ino, uint64_t pos, void *buf, size_t len)
-{
-	struct slu_read_vec vec;
-	size_t n = 0;
-
-	assert_int_equal(slu_fs_read(r->fs, &r->ctx, ino, UINT64_MAX, pos, len, &vec), 0);
-	for (int i = 0; i < vec.niov; i++) {
-		memcpy((char *)buf + n, vec.iov[i].iov_base, vec.iov[i].iov_len);
-		n += vec.iov[i].iov_len;
-	}
-	assert_int_equal(n, vec.len);
-	slu_read_done(&vec);
-	return n;
-}
-
-static void fill(uint8_t *buf, size_t len, unsigned int seed)
-{
-	uint64_t x = seed * 0x9e3779b97f4a7c15ull + 1;
-
-	for (size_t i = 0; i < len; i++) {
-		x ^= x << 13;
-		x ^= x >> 7;
-		x ^= x << 17;
-		buf[i] = (uint8_t)x;
-	}
-}
-
-static uint64_t size_of(struct rig *r, uint64_t ino)
-{
-	struct slu_inode *inode;
-	struct slu_attr attr;
-
-	assert_int_equal(slu_inode_get(r->fs->ns, ino, &inode), 0);
-	slu_inode_attr(inode, &attr);
-	slu_inode_put(inode);
-	return attr.size;
-}
-
-static uint64_t free_blocks(struct rig *r)
-{
-	struct slu_statfs st;
-
-	slu_fs_statfs(r->fs, &st);
-	return st.bfree;
-}
 
 /* ------------------------------------------------------------------ cases */
 
@@ -188,12 +35,7 @@ static void fsynced_data_survives_a_power_cut(void **state)
 	fill(data, sizeof(data), 2);
 	write_at(r, ino, 0, data, sizeof(data));
 	assert_int_equal(slu_fs_fsync(r->fs, &r->ctx, ino, UINT64_MAX, false), 0);
-	slu_simdisk_power_cut(r->disk, 7);
-	struct slu_simdisk *after = slu_simdisk_clone(r->disk);
-	slu_simdisk_fail(r->disk, true); /* the old mount cannot touch anything any more */
-	slu_fs_unmount(r->fs);
-	slu_simdisk_free(r->disk);
-	r->disk = after;
+	cut_power(r, 7);
 	mount_rig(r, false);
 	ino = find_file(r, "file");
 	assert_int_equal(read_at(r, ino, 0, back, sizeof(back)), sizeof(data));
@@ -523,23 +365,21 @@ static void random_operations_agree_with_a_plain_array(void **state)
 	assert_memory_equal(back, model, size);
 }
 
-#define CASE(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		CASE(a_file_is_there_after_a_remount),
-		CASE(fsynced_data_survives_a_power_cut),
-		CASE(truncate_down_and_up_reads_zeros),
-		CASE(punched_and_zeroed_ranges_read_zeros_and_keep_their_neighbours),
-		CASE(preallocated_space_is_a_hole_that_cannot_run_out),
-		CASE(a_full_volume_gives_back_the_same_number_of_blocks),
-		CASE(seek_finds_data_and_holes),
-		CASE(copy_range_copies_and_keeps_holes),
-		CASE(a_read_only_mount_reads_and_refuses),
-		CASE(an_unlinked_open_file_lives_until_it_is_closed),
-		CASE(zeros_behind_a_new_end_wait_for_the_truncate),
-		CASE(random_operations_agree_with_a_plain_array),
+		RIG_CASE(a_file_is_there_after_a_remount),
+		RIG_CASE(fsynced_data_survives_a_power_cut),
+		RIG_CASE(truncate_down_and_up_reads_zeros),
+		RIG_CASE(punched_and_zeroed_ranges_read_zeros_and_keep_their_neighbours),
+		RIG_CASE(preallocated_space_is_a_hole_that_cannot_run_out),
+		RIG_CASE(a_full_volume_gives_back_the_same_number_of_blocks),
+		RIG_CASE(seek_finds_data_and_holes),
+		RIG_CASE(copy_range_copies_and_keeps_holes),
+		RIG_CASE(a_read_only_mount_reads_and_refuses),
+		RIG_CASE(an_unlinked_open_file_lives_until_it_is_closed),
+		RIG_CASE(zeros_behind_a_new_end_wait_for_the_truncate),
+		RIG_CASE(random_operations_agree_with_a_plain_array),
 	};
 
 	return cmocka_run_group_tests_name("fs files", tests, NULL, NULL);

@@ -324,7 +324,7 @@ static void a_truncate_frees_what_lies_beyond(void **state)
 	assert_true(inode->freeing);
 	ok(slu_inode_free_extents(inode));
 	assert_false(inode->freeing);
-	assert_false(inode->truncating);
+	assert_false(inode->orphan_truncate);
 	ok(slu_inode_free_extents(inode));
 	slu_inode_put(inode);
 	assert_int_equal(norphans(), 0);

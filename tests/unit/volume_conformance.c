@@ -15,7 +15,7 @@ static struct fixture_record *record_of(struct slu_iomap_inode *inode)
 }
 
 static void owner_put_record(struct slu_iomap_inode *inode, struct slu_batch *batch,
-			     int64_t dblocks, uint64_t disk_size)
+			     int64_t dblocks, uint64_t disk_size, uint64_t data_end)
 {
 	struct fixture *fx = fixture_current;
 

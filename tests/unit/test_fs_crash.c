@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a power cut leaves of a file whose data reaches the disk in another order than it was
+ * written: fsck finds nothing wrong, no byte shows up that the size does not cover, and every block
+ * comes back.
+ */
+#include "fs_rig.h"
+#include "sluice/check.h"
+#include <fcntl.h>
+#include <linux/falloc.h>
+
+#define PAGES 42u
+#define LEFT  19u /* of them not written out yet */
+
+static uint8_t data[PAGES * 4096], back[sizeof(data)];
+
+static void complain(void *ctx, const struct slu_problem *p)
+{
+	if (!p->note)
+		print_error("%s\n", p->text);
+}
+
+/* fsck of what is on the disk: nothing wrong. Returns the number of orphan records. */
+static uint64_t check_disk(struct rig *r)
+{
+	struct slu_check_opts opts = {.problem = complain};
+	struct slu_simdisk *copy = slu_simdisk_clone(r->disk);
+	struct slu_blockio_opts open = {.engine = "sim", .sim = copy, .readonly = true};
+	struct slu_check_result result;
+	struct slu_blockio *bio;
+	const char *why = NULL;
+
+	assert_int_equal(slu_blockio_open("sim", &open, &bio), 0);
+	assert_int_equal(slu_check(bio, &opts, &result, &why), 0);
+	slu_blockio_close(bio);
+	slu_simdisk_free(copy);
+	assert_int_equal(result.problems, 0);
+	return result.orphans;
+}
+
+static void commit(struct rig *r)
+{
+	assert_int_equal(slu_store_commit(r->fs->store, slu_store_txid(r->fs->store), true), 0);
+}
+
+static struct slu_inode *get(struct rig *r, uint64_t ino)
+{
+	struct slu_inode *inode;
+
+	assert_int_equal(slu_inode_get(r->fs->ns, ino, &inode), 0);
+	return inode;
+}
+
+/* Writes out the pages [first, end) of a file, and no others, and commits what there is. */
+static void write_out(struct rig *r, uint64_t ino, uint64_t first, uint64_t end)
+{
+	struct slu_inode *inode = get(r, ino);
+
+	assert_int_equal(slu_writeback_range(r->fs->wb, &inode->data, first * 4096, end * 4096), 0);
+	slu_inode_put(inode);
+	commit(r);
+}
+
+/* A file of PAGES pages, of which the first LEFT are dirty and the others on disk. */
+static uint64_t make_disordered(struct rig *r, const char *name)
+{
+	uint64_t ino = make_file(r, name);
+
+	fill(data, sizeof(data), 77);
+	commit(r);
+	write_at(r, ino, 0, data, sizeof(data));
+	write_out(r, ino, LEFT, PAGES);
+	return ino;
+}
+
+static void all_zeros(const uint8_t *buf, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		assert_int_equal(buf[i], 0);
+}
+
+static void data_beyond_the_size_on_disk_is_gone_after_a_crash(void **state)
+{
+	struct rig *r = *state;
+	uint64_t free0, ino;
+	struct slu_attr attr;
+
+	make_file(r, "file");
+	assert_int_equal(slu_fs_sync(r->fs), 0);
+	assert_int_equal(slu_fs_sync(r->fs), 0);
+	free0 = free_blocks(r);
+	make_disordered(r, "other");
+	assert_int_equal(check_disk(r), 1);
+	assert_int_equal(slu_ns_rename(r->fs->ns, &r->ctx, SLU_INO_ROOT, "other", SLU_INO_ROOT,
+				       "file", 0),
+			 0);
+	remount_rig(r);
+	assert_int_equal(check_disk(r), 0);
+	ino = find_file(r, "file");
+	assert_int_equal(slu_fs_truncate(r->fs, &r->ctx, ino, 0, false, &attr), 0);
+	write_at(r, ino, 0, data, sizeof(data));
+	write_out(r, ino, LEFT, PAGES);
+	cut_power(r, 0);
+	check_disk(r);
+	mount_rig(r, false);
+	ino = find_file(r, "file");
+	assert_int_equal(size_of(r, ino), 0);
+	assert_int_equal(slu_fs_truncate(r->fs, &r->ctx, ino, sizeof(data), false, &attr), 0);
+	assert_int_equal(attr.blocks, 0);
+	assert_int_equal(read_at(r, ino, 0, back, sizeof(back)), sizeof(back));
+	all_zeros(back, sizeof(back));
+	assert_int_equal(slu_fs_truncate(r->fs, &r->ctx, ino, 0, false, &attr), 0);
+	while (slu_ns_reclaim(r->fs->ns) > 0)
+		;
+	assert_int_equal(slu_fs_sync(r->fs), 0);
+	assert_int_equal(slu_fs_sync(r->fs), 0);
+	assert_int_equal(free_blocks(r), free0);
+	assert_int_equal(check_disk(r), 0);
+}
+
+/* From either side, up to the middle: the record of it goes with the last page, and not before. */
+static void when_the_rest_is_written_nothing_is_left_of_it(void **state)
+{
+	struct rig *r = *state;
+	uint64_t ino = make_disordered(r, "file");
+
+	assert_int_equal(check_disk(r), 1);
+	write_out(r, ino, 0, LEFT - 1);
+	assert_int_equal(check_disk(r), 1);
+	write_out(r, ino, LEFT - 1, LEFT);
+	assert_int_equal(check_disk(r), 0);
+	cut_power(r, 1);
+	mount_rig(r, false);
+	ino = find_file(r, "file");
+	assert_int_equal(read_at(r, ino, 0, back, sizeof(back)), sizeof(back));
+	assert_memory_equal(back, data, sizeof(data));
+}
+
+static void preallocated_blocks_beyond_the_size_are_written_likewise(void **state)
+{
+	struct rig *r = *state;
+	uint64_t ino = make_file(r, "file");
+
+	fill(data, sizeof(data), 78);
+	assert_int_equal(slu_fs_fallocate(r->fs, &r->ctx, ino, FALLOC_FL_KEEP_SIZE, 0,
+					  sizeof(data)),
+			 0);
+	commit(r);
+	assert_int_equal(check_disk(r), 0);
+	write_at(r, ino, 0, data, sizeof(data));
+	write_out(r, ino, LEFT, PAGES);
+	assert_int_equal(check_disk(r), 1);
+	write_out(r, ino, 0, LEFT);
+	assert_int_equal(check_disk(r), 0);
+	cut_power(r, 1);
+	mount_rig(r, false);
+	ino = find_file(r, "file");
+	assert_int_equal(read_at(r, ino, 0, back, sizeof(back)), sizeof(back));
+	assert_memory_equal(back, data, sizeof(data));
+}
+
+static void punching_out_the_rest_lets_the_size_follow(void **state)
+{
+	struct rig *r = *state;
+	uint64_t ino = make_disordered(r, "file");
+	struct slu_attr attr;
+
+	assert_int_equal(slu_fs_fallocate(r->fs, &r->ctx, ino,
+					  FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+					  LEFT * 4096),
+			 0);
+	/* a change of the name space in between does not make anybody forget */
+	attr.mode = 0600;
+	assert_int_equal(slu_ns_setattr(r->fs->ns, &r->ctx, ino, &attr, SLU_SET_MODE, &attr), 0);
+	assert_int_equal(slu_fs_sync(r->fs), 0);
+	assert_int_equal(check_disk(r), 0);
+	cut_power(r, 1);
+	mount_rig(r, false);
+	ino = find_file(r, "file");
+	assert_int_equal(read_at(r, ino, 0, back, sizeof(back)), sizeof(back));
+	all_zeros(back, LEFT * 4096);
+	assert_memory_equal(back + LEFT * 4096, data + LEFT * 4096, (PAGES - LEFT) * 4096);
+}
+
+static void a_truncate_into_it_takes_it_over(void **state)
+{
+	struct rig *r = *state;
+	static const uint64_t sizes[] = {0,
+					 4096 * 3 + 5,
+					 LEFT * 4096,
+					 4096 * (LEFT + 4) + 1,
+					 PAGES * 4096,
+					 PAGES * 4096 + 100};
+	struct slu_attr attr;
+
+	char name[16];
+	uint64_t ino;
+
+	for (size_t i = 0; i < slu_array_size(sizes); i++) {
+		snprintf(name, sizeof(name), "file%zu", i);
+		ino = make_disordered(r, name);
+		assert_int_equal(slu_fs_truncate(r->fs, &r->ctx, ino, sizes[i], false, &attr), 0);
+		commit(r);
+		assert_int_equal(check_disk(r), 0);
+		assert_int_equal(slu_fs_fsync(r->fs, &r->ctx, ino, UINT64_MAX, false), 0);
+		assert_int_equal(check_disk(r), 0);
+	}
+	cut_power(r, 1);
+	mount_rig(r, false);
+	for (size_t i = 0; i < slu_array_size(sizes); i++) {
+		uint64_t n = slu_min(sizes[i], (uint64_t)sizeof(data));
+
+		snprintf(name, sizeof(name), "file%zu", i);
+		ino = find_file(r, name);
+		assert_int_equal(size_of(r, ino), sizes[i]);
+		assert_int_equal(read_at(r, ino, 0, back, sizeof(back)), n);
+		assert_memory_equal(back, data, n);
+	}
+}
+
+static void without_a_name_it_is_freed_whole(void **state)
+{
+	struct rig *r = *state;
+	uint64_t free0;
+
+	assert_int_equal(slu_fs_sync(r->fs), 0);
+	free0 = free_blocks(r);
+	make_disordered(r, "file");
+	assert_int_equal(slu_ns_unlink(r->fs->ns, &r->ctx, SLU_INO_ROOT, "file"), 0);
+	commit(r);
+	assert_int_equal(check_disk(r), 1);
+	cut_power(r, 1);
+	mount_rig(r, false);
+	while (slu_ns_reclaim(r->fs->ns) > 0)
+		;
+	assert_int_equal(slu_fs_sync(r->fs), 0);
+	assert_int_equal(slu_fs_sync(r->fs), 0);
+	assert_int_equal(check_disk(r), 0);
+	assert_int_equal(free_blocks(r), free0);
+}
+
+static void a_name_for_an_unnamed_file_keeps_the_record_of_it(void **state)
+{
+	struct rig *r = *state;
+	struct slu_attr attr;
+	uint64_t ino;
+
+	fill(data, sizeof(data), 79);
+	assert_int_equal(slu_ns_tmpfile(r->fs->ns, &r->ctx, SLU_INO_ROOT, 0600, &attr), 0);
+	ino = attr.ino;
+	write_at(r, ino, 0, data, sizeof(data));
+	write_out(r, ino, LEFT, PAGES);
+	assert_int_equal(check_disk(r), 1);
+	assert_int_equal(slu_ns_link(r->fs->ns, &r->ctx, ino, SLU_INO_ROOT, "file", &attr), 0);
+	commit(r);
+	assert_int_equal(check_disk(r), 1);
+	write_out(r, ino, 0, LEFT);
+	assert_int_equal(check_disk(r), 0);
+	cut_power(r, 1);
+	mount_rig(r, false);
+	ino = find_file(r, "file");
+	assert_int_equal(read_at(r, ino, 0, back, sizeof(back)), sizeof(back));
+	assert_memory_equal(back, data, sizeof(data));
+}
+
+/* What could not be written at unmount is lost, and its end with it. */
+static void data_behind_what_is_lost_at_unmount_is_given_up(void **state)
+{
+	struct rig *r = *state;
+	uint64_t ino = make_disordered(r, "file");
+	struct slu_attr attr;
+
+	slu_simdisk_fail(r->disk, true);
+	slu_fs_unmount(r->fs);
+	r->fs = NULL;
+	slu_simdisk_fail(r->disk, false);
+	check_disk(r);
+	mount_rig(r, false);
+	ino = find_file(r, "file");
+	assert_int_equal(size_of(r, ino), 0);
+	assert_int_equal(slu_fs_truncate(r->fs, &r->ctx, ino, sizeof(data), false, &attr), 0);
+	assert_int_equal(read_at(r, ino, 0, back, sizeof(back)), sizeof(back));
+	all_zeros(back, sizeof(back));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		RIG_CASE(data_beyond_the_size_on_disk_is_gone_after_a_crash),
+		RIG_CASE(when_the_rest_is_written_nothing_is_left_of_it),
+		RIG_CASE(preallocated_blocks_beyond_the_size_are_written_likewise),
+		RIG_CASE(punching_out_the_rest_lets_the_size_follow),
+		RIG_CASE(a_truncate_into_it_takes_it_over),
+		RIG_CASE(without_a_name_it_is_freed_whole),
+		RIG_CASE(a_name_for_an_unnamed_file_keeps_the_record_of_it),
+		RIG_CASE(data_behind_what_is_lost_at_unmount_is_given_up),
+	};
+
+	return cmocka_run_group_tests_name("fs crash", tests, NULL, NULL);
+}
