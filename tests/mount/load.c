@@ -29,6 +29,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -82,12 +83,35 @@ static void load_log(int log, const char *fmt, ...)
 	}
 }
 
-/* The mount is gone once the daemon is dead: that is how a run ends. */
+static int load_root; /* the mount, or what is left of it after umount -l */
+
+/* Whether the daemon is dead, or dies within seconds: statfs always asks it. */
+static bool load_mount_dies(void)
+{
+	struct statfs st;
+
+	for (int i = 0; i < 500; i++) {
+		if (fstatfs(load_root, &st) && (errno == ENOTCONN || errno == ECONNABORTED))
+			return true;
+		usleep(10000);
+	}
+	return false;
+}
+
+/*
+ * The mount is gone once the daemon is dead: that is how a run ends. The request that a daemon was
+ * just reading when the signal met it ends with EIO, since the kernel could not copy it out
+ * (fuse_dev_do_read); from a daemon that lives on, EIO is a failure.
+ */
 static void load_end_if_dead(const char *what)
 {
-	if (errno == ENOTCONN || errno == ECONNABORTED || errno == EINTR || errno == EACCES)
+	int err = errno;
+
+	if (err == ENOTCONN || err == ECONNABORTED || err == EINTR || err == EACCES)
 		_exit(0);
-	fprintf(stderr, "load: %s: %s\n", what, strerror(errno));
+	if (err == EIO && load_mount_dies())
+		_exit(0);
+	fprintf(stderr, "load: %s: %s\n", what, strerror(err));
 	_exit(2);
 }
 
@@ -191,8 +215,9 @@ static int load_run(const char *dir, const char *logname, double seconds, int np
 {
 	int log = open(logname, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0644), worst = 0;
 
-	if (log < 0) {
-		perror(logname);
+	load_root = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (log < 0 || load_root < 0) {
+		perror(log < 0 ? logname : dir);
 		return 2;
 	}
 	for (int p = 0; p < nprocs; p++) {
