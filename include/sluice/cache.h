@@ -317,6 +317,8 @@ static inline uint64_t slu_page_index(const struct slu_page *page)
 /* The page lock. The page is referenced. A tail keeps its lock to the end of its segment. */
 void slu_page_lock_at(struct slu_page *page, const char *site);
 #define slu_page_lock(page) slu_page_lock_at(page, SLU_HERE)
+/* Does not wait: false if somebody has it. */
+bool slu_page_trylock(struct slu_page *page);
 void slu_page_unlock(struct slu_page *page);
 
 /*

@@ -78,6 +78,14 @@ static bool page_trylock(struct slu_page *page)
 	return false;
 }
 
+bool slu_page_trylock(struct slu_page *page)
+{
+	if (!page_trylock(page))
+		return false;
+	slu_rank_acquired_try(SLU_RANK_PAGE, slu_page_index(page), page, SLU_HERE);
+	return true;
+}
+
 void slu_page_unlock(struct slu_page *page)
 {
 	slu_assert(slu_page_state(page) & SLU_PAGE_LOCKED);
