@@ -310,6 +310,7 @@ int image_open(struct image *img, const char *name, const struct slu_blockio_opt
 	int err;
 
 	memset(img, 0, sizeof(*img));
+	img->backing_fd = -1;
 	img->fd = open_fd(name, opts, &st);
 	if (img->fd < 0)
 		return img->fd;
@@ -323,6 +324,8 @@ int image_open(struct image *img, const char *name, const struct slu_blockio_opt
 
 	/* Measured under the lock: before it, a mkfs may still be at work. */
 	err = image_lock(img->fd, opts);
+	if (!err && img->device)
+		err = image_lock_backing(img->fd, opts, &img->backing_fd);
 	if (!err)
 		err = image_size(img, &size);
 	if (!err && img->offset > size && !(opts->create && !img->device))
@@ -344,6 +347,9 @@ void image_close(struct image *img)
 {
 	close(img->fd);
 	img->fd = -1;
+	if (img->backing_fd >= 0)
+		close(img->backing_fd);
+	img->backing_fd = -1;
 }
 
 /* ------------------------------------------------------------------ space of the host */
