@@ -4,7 +4,9 @@
  * Called by main before there are threads; takes no lock.
  */
 #include "daemon_private.h"
+#include "sluice/units.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -58,6 +60,29 @@ bool check_allow_other(const struct daemon_opts *o, GError **error)
 		return true;
 	fail(error, "allow_other is not allowed to ordinary users here: an administrator has to "
 		    "add the line user_allow_other to " FUSE_CONF);
+	return false;
+}
+
+/* More would be promised now and missed under load. */
+bool check_cache_size(const struct daemon_opts *o, GError **error)
+{
+	uint64_t have = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+	char want_str[SLU_SIZE_STR], have_str[SLU_SIZE_STR];
+
+	if (o->cache_size <= have)
+		return true;
+	slu_format_size(o->cache_size, want_str);
+	slu_format_size(have, have_str);
+	fail(error, "cache_size: %s is more than the %s of memory in this machine", want_str,
+	     have_str);
+	return false;
+}
+
+bool check_ready_fd(const struct daemon_opts *o, GError **error)
+{
+	if (o->ready_fd < 0 || fcntl(o->ready_fd, F_GETFD) >= 0)
+		return true;
+	fail(error, "--ready-fd=%d: there is no such open descriptor", o->ready_fd);
 	return false;
 }
 

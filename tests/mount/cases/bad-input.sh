@@ -82,6 +82,14 @@ refused 1 'commit=' sluicefs -o "$o,commit=often" "$IMG" "$MNT"
 refused 1 'cache_size=' sluicefs -o "$o,cache_size=big" "$IMG" "$MNT"
 refused 1 'cache_size' sluicefs -o "$o,cache_size" "$IMG" "$MNT"
 refused 1 'cache_size=99999999999E' sluicefs -o "$o,cache_size=99999999999E" "$IMG" "$MNT"
+for word in commit=-1 commit= cache_size=1 cache_size=-1M image_offset=17 image_offset=-4096 image_offset=16E \
+	image_size=0 max_write=2M ro=1 commit fsname= subtype= subtype=other; do
+	refused 1 "${word%%=*}" sluicefs -o "$o,$word" "$IMG" "$MNT"
+done
+refused 32 'cache_size: 1 EiB is more than .* of memory' sluicefs -o "$o,cache_size=1E" "$IMG" "$MNT"
+refused 32 'image_offset or image_size do not fit' sluicefs -o "$o,image_offset=1G" "$IMG" "$MNT"
+refused 32 'no such open descriptor' sluicefs --ready-fd=77 -o "$o" "$IMG" "$MNT"
+refused 1 'goes with --unmount' sluicefs -z -o "$o" "$IMG" "$MNT"
 refused 1 'io=' sluicefs -o "rw,io=telepathy" "$IMG" "$MNT"
 refused 1 'errors=' sluicefs -o "$o,errors=ignore" "$IMG" "$MNT"
 refused 1 'image_offset=' sluicefs -o "$o,image_offset=100" "$IMG" "$MNT"
