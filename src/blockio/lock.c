@@ -103,6 +103,8 @@ static void tell_busy(int fd, const struct slu_blockio_opts *opts)
 
 /* ------------------------------------------------------------------ the lock */
 
+#define TELL_AFTER_NS (100 * SLU_NS_PER_MS)
+
 /* Polls: a flock that blocks could only be given up by a signal. */
 int image_lock(int fd, const struct slu_blockio_opts *opts)
 {
@@ -119,9 +121,11 @@ int image_lock(int fd, const struct slu_blockio_opts *opts)
 			continue;
 		if (errno != EWOULDBLOCK)
 			return -errno;
-		if (!told)
+		/* Who is about to end is not worth a line, and may be gone before it can be named. */
+		if (!told && waited >= slu_min(TELL_AFTER_NS, opts->lock_wait_ns)) {
 			tell_busy(fd, opts);
-		told = true;
+			told = true;
+		}
 		if (waited >= opts->lock_wait_ns)
 			return -EBUSY;
 		slu_sleep_ns(slu_min(delay, opts->lock_wait_ns - waited));
