@@ -265,6 +265,14 @@ static bool image_kind_ok(const struct stat *st)
 	return S_ISREG(st->st_mode) || S_ISBLK(st->st_mode);
 }
 
+/* The kernel opens such a device for writing and fails the writes. */
+static bool device_is_readonly(int fd, const struct stat *st)
+{
+	int readonly = 0;
+
+	return S_ISBLK(st->st_mode) && !ioctl(fd, BLKROGET, &readonly) && readonly;
+}
+
 /*
  * Looks before it opens, since opening a tape or a FIFO does something, and opens O_NONBLOCK in
  * case the name means something else by then.
@@ -291,6 +299,8 @@ static int open_fd(const char *name, const struct slu_blockio_opts *opts, struct
 		err = -errno;
 	} else if (!image_kind_ok(st)) {
 		err = -ENOTBLK;
+	} else if (!opts->readonly && device_is_readonly(fd, st)) {
+		err = -EROFS;
 	} else if (fcntl(fd, F_SETFL, flags & ~(O_NONBLOCK | O_CREAT))) {
 		err = -errno;
 	} else {

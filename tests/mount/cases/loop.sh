@@ -43,6 +43,15 @@ refused 8 'in use' fsck.sluicefs --wait 0 "$loop"
 umount_volume
 losetup -d "$second"
 losetup -d "$loop"
+# A device that is set read-only
+loop=$(losetup -r -f --show "$IMG")
+sluicefs -o "$(options)" "$loop" "$MNT" 2>"$SLU_WORK/err"
+expect_match "what is said of a read-only device" 'mounting read-only' "$(cat "$SLU_WORK/err")"
+! touch "$MNT/new" 2>/dev/null || fail "a read-only device was written"
+umount "$MNT"
+refused 1 'cannot be opened for writing' mkfs.sluicefs --force "$loop"
+fsck.sluicefs -n -f "$loop"
+losetup -d "$loop"
 # Two parts of a file are two volumes.
 loop=$(losetup -f --show --sizelimit 64M "$IMG")
 second=$(losetup -f --show --offset 128M "$IMG")
