@@ -100,6 +100,14 @@ static bool clear_dead(const char *path, GError **error)
 	return true;
 }
 
+/* As it can be typed. */
+static char *quoted(const char *path)
+{
+	static const char plain[] = G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "/._-+:@%";
+
+	return path[strspn(path, plain)] ? g_shell_quote(path) : g_strdup(path);
+}
+
 /* True: nothing dead lies on path (any more). */
 static bool check_dead(const struct daemon_opts *o, const char *path, GError **error)
 {
@@ -111,10 +119,12 @@ static bool check_dead(const struct daemon_opts *o, const char *path, GError **e
 		if (!dead)
 			return true;
 		if (!o->replace_stale) {
+			g_autofree char *typed = quoted(path);
+
 			fail(error,
 			     "%s is a dead mount (Transport endpoint is not connected): "
 			     "type \"fusermount3 -u %s\", or use --replace-stale",
-			     path, path);
+			     path, typed);
 			return false;
 		}
 		if (!clear_dead(path, error))

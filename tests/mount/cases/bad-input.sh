@@ -76,6 +76,17 @@ umount_volume
 fsck_clean
 cp --sparse=always "$SLU_WORK/good.img" "$IMG"
 
+# The same with a name that has to be quoted
+mkdir "$SLU_WORK/a b"
+sluicefs -o "$o" "$IMG" "$SLU_WORK/a b"
+kill -KILL "$(daemon_pid)"
+dead() { ! ls "$SLU_WORK/a b" >/dev/null 2>&1; }
+wait_for 5 dead
+refused 32 "type \"fusermount3 -u '[^']*/a b'\"" sluicefs -o "$o" "$IMG" "$SLU_WORK/a b"
+sluicefs --replace-stale -o "$o" "$IMG" "$SLU_WORK/a b"
+sluicefs --unmount "$SLU_WORK/a b"
+cp --sparse=always "$SLU_WORK/good.img" "$IMG"
+
 # Options
 refused 1 'unknown option nonsense' sluicefs -o "$o,nonsense" "$IMG" "$MNT"
 refused 1 'commit=' sluicefs -o "$o,commit=often" "$IMG" "$MNT"
