@@ -82,9 +82,9 @@ struct slu_blockio_opts {
 	/*
 	 * The lock: SLU_LOCK_NONE only for a look at something that is never believed.
 	 * Exclusive for writing, shared for reading (several read-only mounts). A busy image is
-	 * waited for until lock_wait_ns have passed; the first time it is found busy, lock_busy is
-	 * called with the holder (pid 0 and "" if not known) so that a tool can say whom it waits
-	 * for.
+	 * waited for until lock_wait_ns have passed; where that takes more than a moment, and
+	 * before -EBUSY, lock_busy is called once with the holder (pid 0 and "" if not known) so
+	 * that a tool can say whom it waits for.
 	 */
 	enum slu_image_lock { SLU_LOCK_NONE, SLU_LOCK_SHARED, SLU_LOCK_EXCLUSIVE } lock;
 	uint64_t lock_wait_ns;

@@ -25,8 +25,9 @@ struct slu_fs {
 struct slu_fs_opts {
 	bool readonly;
 	bool sync;
-	bool relatime; /* atime moves where somebody could tell, or once a day */
-	bool noatime;  /* reading never moves it */
+	bool relatime;   /* atime moves where somebody could tell, or once a day */
+	bool noatime;    /* reading never moves it */
+	bool nodiratime; /* reading a directory never moves it */
 	/* bytes for pages and nodes together; 0: chosen from the machine's memory */
 	size_t cache_size;
 	uint64_t commit_interval_ns;

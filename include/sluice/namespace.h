@@ -117,8 +117,9 @@ struct slu_ns_opts {
 	struct slu_writeback *wb;
 	struct slu_blockio *bio;
 	bool readonly;
-	bool relatime; /* atime is moved at most once a day unless older than mtime */
-	bool noatime;  /* atime is never moved by reading */
+	bool relatime;   /* atime is moved at most once a day unless older than mtime */
+	bool noatime;    /* atime is never moved by reading */
+	bool nodiratime; /* nor by reading a directory */
 	unsigned int max_idle_inodes; /* 0: 16,384 */
 	struct slu_event_sink events;
 	/*

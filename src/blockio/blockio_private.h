@@ -73,6 +73,7 @@ static inline void io_queue_splice(struct io_queue *to, struct io_queue *from)
  */
 struct image {
 	int fd;
+	int backing_fd; /* holds the lock on the file behind a loop device; -1: none */
 	bool readonly;
 	bool device;
 	bool buffered;            /* asked for */
@@ -112,6 +113,12 @@ bool image_iov_rest(const struct iovec *iov, int niov, uint64_t done, int *idx, 
 
 /* flock as opts say, on the descriptor that I/O uses. 0, -EBUSY, or flock's error. */
 int image_lock(int fd, const struct slu_blockio_opts *opts);
+/*
+ * The same for the file behind fd, if that is a loop device that shows all of it, since it is the
+ * same volume under another name. *ret_fd holds the lock; -1 where there is no such file, or it
+ * cannot be opened.
+ */
+int image_lock_backing(int fd, const struct slu_blockio_opts *opts, int *ret_fd);
 
 /* ------------------------------------------------------------------ threads.c */
 

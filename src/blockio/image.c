@@ -265,6 +265,14 @@ static bool image_kind_ok(const struct stat *st)
 	return S_ISREG(st->st_mode) || S_ISBLK(st->st_mode);
 }
 
+/* The kernel opens such a device for writing and fails the writes. */
+static bool device_is_readonly(int fd, const struct stat *st)
+{
+	int readonly = 0;
+
+	return S_ISBLK(st->st_mode) && !ioctl(fd, BLKROGET, &readonly) && readonly;
+}
+
 /*
  * Looks before it opens, since opening a tape or a FIFO does something, and opens O_NONBLOCK in
  * case the name means something else by then.
@@ -291,6 +299,8 @@ static int open_fd(const char *name, const struct slu_blockio_opts *opts, struct
 		err = -errno;
 	} else if (!image_kind_ok(st)) {
 		err = -ENOTBLK;
+	} else if (!opts->readonly && device_is_readonly(fd, st)) {
+		err = -EROFS;
 	} else if (fcntl(fd, F_SETFL, flags & ~(O_NONBLOCK | O_CREAT))) {
 		err = -errno;
 	} else {
@@ -310,6 +320,7 @@ int image_open(struct image *img, const char *name, const struct slu_blockio_opt
 	int err;
 
 	memset(img, 0, sizeof(*img));
+	img->backing_fd = -1;
 	img->fd = open_fd(name, opts, &st);
 	if (img->fd < 0)
 		return img->fd;
@@ -323,6 +334,8 @@ int image_open(struct image *img, const char *name, const struct slu_blockio_opt
 
 	/* Measured under the lock: before it, a mkfs may still be at work. */
 	err = image_lock(img->fd, opts);
+	if (!err && img->device)
+		err = image_lock_backing(img->fd, opts, &img->backing_fd);
 	if (!err)
 		err = image_size(img, &size);
 	if (!err && img->offset > size && !(opts->create && !img->device))
@@ -344,6 +357,9 @@ void image_close(struct image *img)
 {
 	close(img->fd);
 	img->fd = -1;
+	if (img->backing_fd >= 0)
+		close(img->backing_fd);
+	img->backing_fd = -1;
 }
 
 /* ------------------------------------------------------------------ space of the host */

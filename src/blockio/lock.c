@@ -9,8 +9,11 @@
 #include "blockio_private.h"
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/loop.h>
+#include <linux/major.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -100,6 +103,8 @@ static void tell_busy(int fd, const struct slu_blockio_opts *opts)
 
 /* ------------------------------------------------------------------ the lock */
 
+#define TELL_AFTER_NS (100 * SLU_NS_PER_MS)
+
 /* Polls: a flock that blocks could only be given up by a signal. */
 int image_lock(int fd, const struct slu_blockio_opts *opts)
 {
@@ -116,15 +121,77 @@ int image_lock(int fd, const struct slu_blockio_opts *opts)
 			continue;
 		if (errno != EWOULDBLOCK)
 			return -errno;
-		if (!told)
+		/* Who is about to end is not worth a line, and may be gone before it can be named. */
+		if (!told && waited >= slu_min(TELL_AFTER_NS, opts->lock_wait_ns)) {
 			tell_busy(fd, opts);
-		told = true;
+			told = true;
+		}
 		if (waited >= opts->lock_wait_ns)
 			return -EBUSY;
 		slu_sleep_ns(slu_min(delay, opts->lock_wait_ns - waited));
 		delay = slu_min(delay * 2, 50 * SLU_NS_PER_MS);
 	}
 	return 0;
+}
+
+/* ------------------------------------------------------------------ loop devices */
+
+/* A name from sysfs, without its newline. */
+static bool read_name(const char *path, char *ret, size_t size)
+{
+	FILE *f = fopen(path, "re");
+	bool ok;
+
+	if (!f)
+		return false;
+	ok = fgets(ret, (int)size, f) != NULL;
+	if (ok)
+		ret[strcspn(ret, "\n")] = '\0';
+	fclose(f);
+	return ok;
+}
+
+/*
+ * Two loop devices may show two parts of one file, each a volume of its own; so only a device that
+ * shows all of its file counts. The name may mean another file here than it did for losetup.
+ */
+static int open_backing(int fd)
+{
+	struct loop_info64 info;
+	char path[64], name[4096];
+	struct stat st;
+	int backing;
+
+	if (fstat(fd, &st) || major(st.st_rdev) != LOOP_MAJOR ||
+	    ioctl(fd, LOOP_GET_STATUS64, &info) || info.lo_offset || info.lo_sizelimit)
+		return -1;
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/loop/backing_file", major(st.st_rdev),
+		 minor(st.st_rdev));
+	if (!read_name(path, name, sizeof(name)))
+		return -1;
+	backing = open(name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (backing < 0)
+		return -1;
+	if (!fstat(backing, &st) && st.st_ino == info.lo_inode)
+		return backing;
+	close(backing);
+	return -1;
+}
+
+int image_lock_backing(int fd, const struct slu_blockio_opts *opts, int *ret_fd)
+{
+	int backing = open_backing(fd);
+	int err;
+
+	*ret_fd = -1;
+	if (backing < 0)
+		return 0;
+	err = image_lock(backing, opts);
+	if (err)
+		close(backing);
+	else
+		*ret_fd = backing;
+	return err;
 }
 
 /* ------------------------------------------------------------------ devices in use */
@@ -162,20 +229,13 @@ static bool file_behind_loop(const struct stat *st)
 	while (!found && (de = readdir(dir))) {
 		char path[512], backing[4096];
 		struct stat file;
-		FILE *f;
 
 		if (strncmp(de->d_name, "loop", 4))
 			continue;
 		snprintf(path, sizeof(path), "/sys/block/%s/loop/backing_file", de->d_name);
-		f = fopen(path, "re");
-		if (!f)
-			continue;
-		if (fgets(backing, sizeof(backing), f)) {
-			backing[strcspn(backing, "\n")] = '\0';
+		if (read_name(path, backing, sizeof(backing)))
 			found = !stat(backing, &file) && file.st_dev == st->st_dev &&
 				file.st_ino == st->st_ino;
-		}
-		fclose(f);
 	}
 	closedir(dir);
 	return found;

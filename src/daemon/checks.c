@@ -4,7 +4,9 @@
  * Called by main before there are threads; takes no lock.
  */
 #include "daemon_private.h"
+#include "sluice/units.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -61,6 +63,29 @@ bool check_allow_other(const struct daemon_opts *o, GError **error)
 	return false;
 }
 
+/* More would be promised now and missed under load. */
+bool check_cache_size(const struct daemon_opts *o, GError **error)
+{
+	uint64_t have = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+	char want_str[SLU_SIZE_STR], have_str[SLU_SIZE_STR];
+
+	if (o->cache_size <= have)
+		return true;
+	slu_format_size(o->cache_size, want_str);
+	slu_format_size(have, have_str);
+	fail(error, "cache_size: %s is more than the %s of memory in this machine", want_str,
+	     have_str);
+	return false;
+}
+
+bool check_ready_fd(const struct daemon_opts *o, GError **error)
+{
+	if (o->ready_fd < 0 || fcntl(o->ready_fd, F_GETFD) >= 0)
+		return true;
+	fail(error, "--ready-fd=%d: there is no such open descriptor", o->ready_fd);
+	return false;
+}
+
 /* ------------------------------------------------------------------ the mount point */
 
 static bool clear_dead(const char *path, GError **error)
@@ -75,6 +100,14 @@ static bool clear_dead(const char *path, GError **error)
 	return true;
 }
 
+/* As it can be typed. */
+static char *quoted(const char *path)
+{
+	static const char plain[] = G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "/._-+:@%";
+
+	return path[strspn(path, plain)] ? g_shell_quote(path) : g_strdup(path);
+}
+
 /* True: nothing dead lies on path (any more). */
 static bool check_dead(const struct daemon_opts *o, const char *path, GError **error)
 {
@@ -86,10 +119,12 @@ static bool check_dead(const struct daemon_opts *o, const char *path, GError **e
 		if (!dead)
 			return true;
 		if (!o->replace_stale) {
+			g_autofree char *typed = quoted(path);
+
 			fail(error,
 			     "%s is a dead mount (Transport endpoint is not connected): "
 			     "type \"fusermount3 -u %s\", or use --replace-stale",
-			     path, path);
+			     path, typed);
 			return false;
 		}
 		if (!clear_dead(path, error))

@@ -74,7 +74,7 @@ struct daemon_opts {
 	uint64_t image_offset, image_size; /* bytes */
 	uint32_t max_write;                /* bytes; 0: the default */
 	char *engine;                      /* NULL: the best that works */
-	char *fsname, *subtype;            /* NULL: the image's path, "sluicefs" */
+	char *fsname;                      /* NULL: the image's path */
 };
 
 /* How the program was called decides which words it takes. */
@@ -128,6 +128,8 @@ char *path_canonical(const char *path);
 /* Each: false and one line, before anything has been touched. */
 bool check_fuse_device(GError **error);
 bool check_allow_other(const struct daemon_opts *o, GError **error);
+bool check_cache_size(const struct daemon_opts *o, GError **error);
+bool check_ready_fd(const struct daemon_opts *o, GError **error);
 /* The canonical mount point; unmounts a dead one if that was asked for. */
 char *check_mountpoint(const struct daemon_opts *o, GError **error);
 /* The canonical path of the image. */

@@ -102,7 +102,9 @@ int helper_unmount(const struct daemon_opts *o)
 		pidfd = daemon_pidfd(e, &pid);
 	err = slu_mount_detach(e->target, flags, why, sizeof(why));
 	if (err)
-		report(LOG_ERR, "%s", why);
+		report(LOG_ERR, "%s%s", why,
+		       err == -EBUSY ? " (files are open on it; --lazy does not wait for them)"
+				     : "");
 	/*
 	 * After a lazy one the daemon lives as long as files are open: that is what was asked for.
 	 */
@@ -144,7 +146,7 @@ static bool kernel_remount(const struct mount_entry *e, bool readonly, GError **
 	if (!mount(e->source, e->target, e->type, flags, NULL))
 		return true;
 	g_set_error(error, DAEMON_ERROR, STATUS_FAILED, "%s cannot be remounted: %s", e->target,
-		    g_strerror(errno));
+		    errno == EBUSY ? "files are open for writing" : g_strerror(errno));
 	return false;
 }
 

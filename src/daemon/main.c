@@ -62,7 +62,8 @@ static int do_mount(struct daemon_opts *o)
 	g_autoptr(GError) error = NULL;
 	bool device = false;
 
-	if (!(image = check_image(o, &device, &error)) || !check_allow_other(o, &error) ||
+	if (!check_cache_size(o, &error) || !check_ready_fd(o, &error) ||
+	    !(image = check_image(o, &device, &error)) || !check_allow_other(o, &error) ||
 	    !check_fuse_device(&error) || !(mountpoint = check_mountpoint(o, &error))) {
 		report(LOG_ERR, "%s", error->message);
 		return error->code;

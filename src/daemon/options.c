@@ -48,7 +48,6 @@ void options_fini(struct daemon_opts *o)
 	g_clear_pointer(&o->mountpoint, g_free);
 	g_clear_pointer(&o->engine, g_free);
 	g_clear_pointer(&o->fsname, g_free);
-	g_clear_pointer(&o->subtype, g_free);
 }
 
 enum personality options_personality(const char *argv0)
@@ -152,15 +151,18 @@ static bool set_errors(struct daemon_opts *o, const char *value, GError **error)
 
 static bool set_fsname(struct daemon_opts *o, const char *value, GError **error)
 {
+	if (!*value)
+		return complain(error, "fsname= needs a name");
 	g_free(o->fsname);
 	o->fsname = g_strdup(value);
 	return true;
 }
 
+/* The type is how unmount and remount know a mount of ours, and mount(8) its helper. */
 static bool set_subtype(struct daemon_opts *o, const char *value, GError **error)
 {
-	g_free(o->subtype);
-	o->subtype = g_strdup(value);
+	if (strcmp(value, "sluicefs") != 0)
+		return complain(error, "subtype=%s: only sluicefs is possible", value);
 	return true;
 }
 
@@ -398,8 +400,7 @@ char *options_kernel_flags(const struct daemon_opts *o)
 		g_string_append(flags, ",noexec");
 	if (o->atime == ATIME_NEVER)
 		g_string_append(flags, ",noatime");
-	if (o->nodiratime)
-		g_string_append(flags, ",nodiratime");
+	/* nodiratime is ours alone: libfuse does not know the word, and the daemon moves the times. */
 	return g_string_free(g_steal_pointer(&flags), FALSE);
 }
 
@@ -452,6 +453,8 @@ static bool take_positional(struct daemon_opts *o, int argc, char **argv, GError
 
 	if (o->action == ACTION_HELP || o->action == ACTION_VERSION)
 		return true;
+	if (o->action != ACTION_UNMOUNT && o->lazy)
+		return complain(error, "--lazy goes with --unmount alone");
 	if (o->action == ACTION_UNMOUNT) {
 		if (n != 1)
 			return complain(error, "one mount point is needed");
@@ -529,6 +532,13 @@ static bool parse_sluicefs(struct daemon_opts *o, int argc, char **argv, GError 
 	return take_positional(o, argc, argv, error);
 }
 
+/* The helpers are there for mount(8) and umount(8), but people try them out. */
+static const struct option helper_longs[] = {
+	{"help", no_argument, NULL, 'h'},
+	{"version", no_argument, NULL, 'V'},
+	{0},
+};
+
 /* mount(8) calls: mount.fuse.sluicefs IMAGE DIR [-sfnv] [-N NAMESPACE] [-o LIST] [-t TYPE] */
 static bool parse_mount_helper(struct daemon_opts *o, int argc, char **argv, GError **error)
 {
@@ -538,8 +548,14 @@ static bool parse_mount_helper(struct daemon_opts *o, int argc, char **argv, GEr
 
 	if (geteuid() == 0) /* as mount(8) does for every other filesystem */
 		o->nosuid = o->nodev = false;
-	while ((c = getopt(argc, argv, ":sfnvo:N:t:")) != -1) {
+	while ((c = getopt_long(argc, argv, ":sfnvo:N:t:hV", helper_longs, NULL)) != -1) {
 		switch (c) {
+		case 'h':
+			o->action = ACTION_HELP;
+			return true;
+		case 'V':
+			o->action = ACTION_VERSION;
+			return true;
 		case 's':
 			sloppy = true;
 			break;
@@ -573,8 +589,14 @@ static bool parse_umount_helper(struct daemon_opts *o, int argc, char **argv, GE
 	int c;
 
 	o->action = ACTION_UNMOUNT;
-	while ((c = getopt(argc, argv, ":nflvrdN:t:")) != -1) {
+	while ((c = getopt_long(argc, argv, ":nflvrdN:t:hV", helper_longs, NULL)) != -1) {
 		switch (c) {
+		case 'h':
+			o->action = ACTION_HELP;
+			return true;
+		case 'V':
+			o->action = ACTION_VERSION;
+			return true;
 		case 'f':
 			o->force = true;
 			break;

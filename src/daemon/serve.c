@@ -483,7 +483,7 @@ int serve(const struct daemon_opts *o, const char *image, bool device, const cha
 	struct slu_mount_opts mount = {
 		.mountpoint = mountpoint,
 		.source = o->fsname ? o->fsname : image,
-		.subtype = o->subtype ? o->subtype : "sluicefs",
+		.subtype = "sluicefs",
 		.flags = flags,
 		.allow_other = o->allow_other,
 		.blkdev = device && geteuid() == 0,

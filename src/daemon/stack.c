@@ -41,16 +41,29 @@ static void tell_busy(void *ctx, int pid, const char *comm)
 		       (double)b->wait_ns / 1e9);
 }
 
+static void busy_error(GError **error, const char *image, const struct busy *busy)
+{
+	struct mount_entry *e = mountinfo_by_source(image);
+	g_autofree char *where = g_strdup("");
+
+	if (e) {
+		g_free(where);
+		where = g_strdup_printf(": it is mounted on %s", e->target);
+	}
+	if (busy->pid)
+		fail(error, "%s is in use by process %d (%s)%s", image, busy->pid, busy->comm,
+		     where);
+	else
+		fail(error, "%s is in use%s", image, where);
+	mount_entry_free(e);
+}
+
 static void open_error(GError **error, const struct daemon_opts *o, const char *image, int err,
 		       const struct busy *busy)
 {
 	switch (err) {
 	case -EBUSY:
-		if (busy->pid)
-			fail(error, "%s is in use by process %d (%s)", image, busy->pid,
-			     busy->comm);
-		else
-			fail(error, "%s is in use", image);
+		busy_error(error, image, busy);
 		return;
 	case -ENOSYS:
 	case -EPERM:
@@ -119,6 +132,7 @@ bool stack_open(struct stack *st, const struct daemon_opts *o, const char *image
 		.sync = o->sync,
 		.relatime = o->atime == ATIME_RELATIVE,
 		.noatime = o->atime == ATIME_NEVER,
+		.nodiratime = o->nodiratime,
 		.cache_size = o->cache_size,
 		.commit_interval_ns = o->commit_ns,
 		.events = *events,

@@ -88,6 +88,7 @@ static int build(struct slu_fs *fs, const char **why)
 		.readonly = opts->readonly,
 		.relatime = opts->relatime,
 		.noatime = opts->noatime,
+		.nodiratime = opts->nodiratime,
 		.events = opts->events,
 		.reclaim_wanted = opts->readonly ? NULL : housekeep_reclaim_wanted,
 		.reclaim_ctx = fs,

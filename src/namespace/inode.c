@@ -348,6 +348,8 @@ static bool atime_moves(const struct slu_inode *inode, const struct timespec *no
 
 	if (inode->ns->opts.noatime || a->flags & SLU_INODE_NOATIME)
 		return false;
+	if (inode->ns->opts.nodiratime && S_ISDIR(a->mode))
+		return false;
 	if (!inode->ns->opts.relatime)
 		return true;
 	return time_cmp(&a->mtime, &a->atime) >= 0 || time_cmp(&a->ctime, &a->atime) >= 0 ||

@@ -22,6 +22,7 @@
 static gchar *opt_offset, *opt_wait;
 static gboolean opt_no, opt_yes, opt_auto, opt_preen, opt_force, opt_verbose, opt_version;
 
+/* FILENAME: bytes as they are, whatever the locale. */
 static const GOptionEntry entries[] = {
 	{"no", 'n', 0, G_OPTION_ARG_NONE, &opt_no, "Change nothing (this version never does)",
 	 NULL},
@@ -33,9 +34,9 @@ static const GOptionEntry entries[] = {
 	{"force", 'f', 0, G_OPTION_ARG_NONE, &opt_force, "Look through it in any case", NULL},
 	{"verbose", 'v', 0, G_OPTION_ARG_NONE, &opt_verbose, "Show what was found, in numbers",
 	 NULL},
-	{"offset", 0, 0, G_OPTION_ARG_STRING, &opt_offset, "Where in IMAGE the volume starts",
+	{"offset", 0, 0, G_OPTION_ARG_FILENAME, &opt_offset, "Where in IMAGE the volume starts",
 	 "SIZE"},
-	{"wait", 'w', 0, G_OPTION_ARG_STRING, &opt_wait,
+	{"wait", 'w', 0, G_OPTION_ARG_FILENAME, &opt_wait,
 	 "How long to wait for an image in use (default 5)", "SECONDS"},
 	{"version", 'V', 0, G_OPTION_ARG_NONE, &opt_version, "Show the version", NULL},
 	{NULL},
@@ -75,14 +76,29 @@ static int fsck_progress(void *ctx, uint64_t done, uint64_t total)
 
 /* ------------------------------------------------------------------ results */
 
+/* A label as the image has it, fit for a terminal. */
+static char *fsck_label(const struct slu_check_result *r)
+{
+	g_autofree char *valid = g_utf8_make_valid(r->label, -1);
+	GString *out = g_string_new(NULL);
+
+	for (const char *p = valid; *p; p = g_utf8_next_char(p)) {
+		gunichar c = g_utf8_get_char(p);
+
+		g_string_append_unichar(out, g_unichar_iscntrl(c) ? '?' : c);
+	}
+	return g_string_free(out, FALSE);
+}
+
 static void fsck_print_numbers(const struct fsck *f, const struct slu_check_result *r)
 {
+	g_autofree char *label = fsck_label(r);
 	const uint8_t *id = r->volume_id;
 
 	printf("%s: volume ", f->image);
 	for (size_t i = 0; i < sizeof(r->volume_id); i++)
 		printf("%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", id[i]);
-	printf("%s%s%s, %s\n", r->label[0] ? " \"" : "", r->label, r->label[0] ? "\"" : "",
+	printf("%s%s%s, %s\n", *label ? " \"" : "", label, *label ? "\"" : "",
 	       r->was_clean ? "unmounted cleanly" : "not unmounted cleanly");
 	printf("%12" PRIu64 " inodes: %" PRIu64 " files, %" PRIu64 " directories, %" PRIu64
 	       " symlinks, %" PRIu64 " others\n",
@@ -181,9 +197,9 @@ int main(int argc, char **argv)
 		return FSCK_USAGE;
 	if (opt_version)
 		return slu_tool_version();
-	if (argc != 2 || (opt_no && opt_yes)) {
-		slu_tool_error(argc != 2 ? "expected one IMAGE; see --help"
-					 : "-n and -y contradict each other");
+	if (argc != 2 || !*argv[1] || (opt_no && opt_yes)) {
+		slu_tool_error(argc != 2 || !*argv[1] ? "expected one IMAGE; see --help"
+						      : "-n and -y contradict each other");
 		return FSCK_USAGE;
 	}
 	f.image = f.busy.image = argv[1];

@@ -19,24 +19,26 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MKFS_LOOK_BYTES     (1u << 20) /* at the start of an image, must be zero */
-#define MKFS_DISCARD_BLOCKS (1u << 18) /* 1 GiB at a time */
+#define MKFS_LOOK_BYTES     (1u << 20)   /* at the start of an image, must be zero */
+#define MKFS_LOOK_MOST      (1ull << 30) /* of what a file has stored behind that */
+#define MKFS_DISCARD_BLOCKS (1u << 18)   /* 1 GiB at a time */
 
 static gchar *opt_size, *opt_label, *opt_offset, *opt_wait;
 static gboolean opt_force, opt_version, opt_quiet, opt_no_discard;
 
+/* FILENAME stands for the bytes as they are: STRING has them converted from the locale's charset. */
 static const GOptionEntry entries[] = {
-	{"size", 's', 0, G_OPTION_ARG_STRING, &opt_size,
+	{"size", 's', 0, G_OPTION_ARG_FILENAME, &opt_size,
 	 "Size of the volume (10G); needed for a new image", "SIZE"},
-	{"label", 'L', 0, G_OPTION_ARG_STRING, &opt_label, "Name of the volume, up to 63 bytes",
+	{"label", 'L', 0, G_OPTION_ARG_FILENAME, &opt_label, "Name of the volume, up to 63 bytes",
 	 "LABEL"},
-	{"offset", 0, 0, G_OPTION_ARG_STRING, &opt_offset,
+	{"offset", 0, 0, G_OPTION_ARG_FILENAME, &opt_offset,
 	 "Where in IMAGE the volume starts, a multiple of 4096", "SIZE"},
 	{"force", 'f', 0, G_OPTION_ARG_NONE, &opt_force,
 	 "Overwrite what looks like data (never an image in use)", NULL},
 	{"no-discard", 'K', 0, G_OPTION_ARG_NONE, &opt_no_discard,
 	 "Do not give the old blocks back to the host", NULL},
-	{"wait", 'w', 0, G_OPTION_ARG_STRING, &opt_wait,
+	{"wait", 'w', 0, G_OPTION_ARG_FILENAME, &opt_wait,
 	 "How long to wait for an image in use (default 5)", "SECONDS"},
 	{"quiet", 'q', 0, G_OPTION_ARG_NONE, &opt_quiet, "Print nothing if all goes well", NULL},
 	{"version", 'V', 0, G_OPTION_ARG_NONE, &opt_version, "Show the version", NULL},
@@ -89,7 +91,10 @@ static bool mkfs_find_image(struct mkfs *m)
 		}
 		fd = open(m->image, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
 		if (fd < 0) {
-			slu_tool_error("%s: %s", m->image, g_strerror(errno));
+			slu_tool_error("%s: %s", m->image,
+				       errno == EEXIST ? "is a symbolic link to a file that does "
+							 "not exist"
+						       : g_strerror(errno));
 			return false;
 		}
 		close(fd);
@@ -135,6 +140,7 @@ static bool mkfs_choose_size(struct mkfs *m)
 static bool mkfs_open(struct mkfs *m)
 {
 	struct slu_blockio_opts opts = {
+		.create = m->size != 0, /* so that a file may end before the offset, and grows */
 		.image_offset = m->offset,
 		.lock = SLU_LOCK_EXCLUSIVE,
 		.lock_wait_ns = m->busy.wait_ns,
@@ -206,43 +212,86 @@ out:
 	return found;
 }
 
-/* 1: something but zeros in the first MiB; 0: zeros; or an error. */
-static int mkfs_first_bytes(struct mkfs *m, bool *ret_sluicefs)
+/* 1: something but zeros in the blocks at blkno, at most MKFS_LOOK_BYTES; 0: zeros; or an error. */
+static int mkfs_look_at(struct mkfs *m, uint64_t blkno, uint8_t *buf)
 {
-	uint32_t nblocks = MKFS_LOOK_BYTES >> SLU_BLOCK_SHIFT;
 	uint64_t there = atomic_load(&slu_blockio_info(m->bio)->nblocks);
-	uint8_t *buf;
+	uint32_t nblocks = MKFS_LOOK_BYTES >> SLU_BLOCK_SHIFT;
+	int err;
+
+	if (blkno >= there)
+		return 0;
+	nblocks = (uint32_t)slu_min(nblocks, there - blkno);
+	err = slu_blockio_read(m->bio, blkno, nblocks, buf);
+	for (size_t i = 0; i < (size_t)nblocks << SLU_BLOCK_SHIFT && !err; i++)
+		err = buf[i] != 0;
+	return err;
+}
+
+/*
+ * The same for what a file has stored anywhere in the range of the volume. Holes cost nothing; of a
+ * file that somebody has filled with zeros no more than MKFS_LOOK_MOST is read.
+ */
+static int mkfs_look_through(struct mkfs *m, uint8_t *buf)
+{
+	uint64_t end = slu_min(m->available, m->nblocks << SLU_BLOCK_SHIFT), pos = 0, seen = 0;
+	int fd = open(m->image, O_RDONLY | O_CLOEXEC), err = 0;
+	struct slu_progress progress;
+
+	if (fd < 0)
+		return -errno;
+	slu_progress_start(&progress, stderr, "looking for data");
+	while (!err && seen < MKFS_LOOK_MOST && pos < end) {
+		off_t data = lseek(fd, (off_t)(m->offset + pos), SEEK_DATA);
+
+		if (data < 0)
+			break; /* only a hole follows, or the host cannot tell */
+		pos = ((uint64_t)data - m->offset) & ~(uint64_t)(SLU_BLOCK_SIZE - 1);
+		if (pos >= end)
+			break;
+		err = mkfs_look_at(m, pos >> SLU_BLOCK_SHIFT, buf);
+		pos += MKFS_LOOK_BYTES;
+		seen += MKFS_LOOK_BYTES;
+		slu_progress_update(&progress, pos, end);
+	}
+	slu_progress_clear(&progress);
+	close(fd);
+	return err;
+}
+
+/*
+ * 1: not only zeros: in the first MiB, and for a file (where it can be had cheaply) behind it;
+ * 0: zeros; or an error.
+ */
+static int mkfs_look(struct mkfs *m, bool *ret_sluicefs)
+{
+	uint8_t *buf = slu_alloc_aligned(SLU_BLOCK_SIZE, MKFS_LOOK_BYTES);
+	const struct slu_disk_super *super = (const struct slu_disk_super *)buf;
 	int err;
 
 	*ret_sluicefs = false;
-	nblocks = (uint32_t)slu_min(nblocks, there);
-	if (!nblocks)
-		return 0;
-	buf = slu_alloc_aligned(SLU_BLOCK_SIZE, (size_t)nblocks << SLU_BLOCK_SHIFT);
 	if (!buf)
 		return -ENOMEM;
-	err = slu_blockio_read(m->bio, 0, nblocks, buf);
-	if (!err) {
-		const struct slu_disk_super *super = (const struct slu_disk_super *)buf;
-
+	memset(buf, 0, 2 * SLU_BLOCK_SIZE);
+	err = mkfs_look_at(m, 0, buf);
+	if (err >= 0)
 		*ret_sluicefs = !memcmp(super[0].magic, SLU_MAGIC, 8) ||
-				(nblocks > 1 && !memcmp(super[1].magic, SLU_MAGIC, 8));
-		for (size_t i = 0; i < (size_t)nblocks << SLU_BLOCK_SHIFT && !err; i++)
-			err = buf[i] != 0;
-	}
+				!memcmp(super[1].magic, SLU_MAGIC, 8);
+	if (!err && !m->device)
+		err = mkfs_look_through(m, buf);
 	slu_free(buf);
 	return err;
 }
 
 static bool mkfs_may_overwrite(struct mkfs *m)
 {
-	char what[128] = "data (its first MiB is not all zeros)";
+	char what[128] = "data (it is not all zeros)";
 	bool sluicefs;
 	int err;
 
 	if (m->created || opt_force)
 		return true;
-	err = mkfs_first_bytes(m, &sluicefs);
+	err = mkfs_look(m, &sluicefs);
 	if (err < 0) {
 		slu_tool_error("%s: cannot be read: %s", m->image, g_strerror(-err));
 		return false;
@@ -390,6 +439,12 @@ static bool mkfs_label_ok(const char *label)
 		slu_tool_error("--label: at most %d bytes of UTF-8", SLU_LABEL_MAX);
 		return false;
 	}
+	for (const char *p = label; *p; p = g_utf8_next_char(p)) {
+		if (g_unichar_iscntrl(g_utf8_get_char(p))) {
+			slu_tool_error("--label: has a control character");
+			return false;
+		}
+	}
 	return true;
 }
 
@@ -406,7 +461,7 @@ int main(int argc, char **argv)
 		return 1;
 	if (opt_version)
 		return slu_tool_version();
-	if (argc != 2) {
+	if (argc != 2 || !*argv[1]) {
 		slu_tool_error("expected one IMAGE; see --help");
 		return 1;
 	}

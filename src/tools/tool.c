@@ -137,6 +137,9 @@ const char *slu_tool_open_error(int err, const struct slu_tool_busy *busy, char 
 	case ENOTBLK:
 		snprintf(buf, size, "neither a regular file nor a block device");
 		break;
+	case EINVAL:
+		snprintf(buf, size, "ends before the offset");
+		break;
 	case EROFS:
 		snprintf(buf, size, "cannot be opened for writing");
 		break;

@@ -536,7 +536,7 @@ static void the_lock_is_waited_for(void **state)
 					.lock_wait_ns = 20 * SLU_NS_PER_SEC,
 					.lock_busy = note_busy,
 					.lock_busy_ctx = &busy};
-	struct holder h = hold(SLU_LOCK_EXCLUSIVE, 150);
+	struct holder h = hold(SLU_LOCK_EXCLUSIVE, 500);
 	uint64_t start = slu_clock_ns();
 
 	let_go(&h);
@@ -544,6 +544,25 @@ static void the_lock_is_waited_for(void **state)
 	assert_int_equal(busy.calls, 1);
 	assert_true(slu_clock_ns() - start >= 100 * SLU_NS_PER_MS);
 	assert_true(slu_clock_ns() - start < 10 * SLU_NS_PER_SEC);
+	reap(&h);
+}
+
+/* A daemon that has just been unmounted is no news. */
+static void a_short_wait_says_nothing(void **state)
+{
+	struct busy busy = {0};
+	struct slu_blockio_opts opts = {.engine = "threads",
+					.lock = SLU_LOCK_EXCLUSIVE,
+					.lock_wait_ns = 20 * SLU_NS_PER_SEC,
+					.lock_busy = note_busy,
+					.lock_busy_ctx = &busy};
+	struct holder h = hold(SLU_LOCK_EXCLUSIVE, 20);
+	uint64_t start = slu_clock_ns();
+
+	let_go(&h);
+	assert_int_equal(try_open(image, &opts), 0);
+	if (slu_clock_ns() - start < 100 * SLU_NS_PER_MS) /* else the machine was busy */
+		assert_int_equal(busy.calls, 0);
 	reap(&h);
 }
 
@@ -777,6 +796,7 @@ int main(void)
 		image_test(where_io_uring_is_forbidden_threads_do_and_say_why),
 		image_test(a_second_opener_is_told_who_holds_the_image),
 		image_test(the_lock_is_waited_for),
+		image_test(a_short_wait_says_nothing),
 		image_test(the_lock_ends_with_a_killed_holder),
 		image_test(readers_share_and_a_writer_does_not),
 		image_test(one_process_does_not_open_an_image_twice),

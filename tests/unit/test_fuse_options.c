@@ -63,7 +63,7 @@ static void every_word_sets_its_field(void **state)
 
 	parse_ok(&o, "sluicefs -f a b -o ro,sync,nowriteback,allow_other,commit=7,cache_size=64M "
 		     "-o io=threads,image_offset=1M,image_size=2G,max_write=4096,errors=remount-ro "
-		     "-o suid,dev,noexec,noatime,nodiratime,fsname=x\\,y,subtype=z "
+		     "-o suid,dev,noexec,noatime,nodiratime,fsname=x\\,y,subtype=sluicefs "
 		     "--wait=0.5 --replace-stale --ready-fd 7");
 	assert_true(o.foreground && o.readonly && o.sync && o.nowriteback && o.allow_other);
 	assert_int_equal(o.commit_ns, 7 * SLU_NS_PER_SEC);
@@ -76,7 +76,6 @@ static void every_word_sets_its_field(void **state)
 	assert_true(o.noexec && o.nodiratime);
 	assert_int_equal(o.atime, ATIME_NEVER);
 	assert_string_equal(o.fsname, "x,y");
-	assert_string_equal(o.subtype, "z");
 	assert_int_equal(o.wait_ns, SLU_NS_PER_SEC / 2);
 	assert_true(o.replace_stale);
 	assert_int_equal(o.ready_fd, 7);
@@ -121,6 +120,10 @@ static void nonsense_is_refused_with_one_line(void **state)
 	parse_bad("sluicefs a b -x", "unknown option -x");
 	parse_bad("sluicefs a b --bogus", "unknown option --bogus");
 	parse_bad("sluicefs a b --lazy=1", "takes no value");
+	parse_bad("sluicefs -z a b", "goes with --unmount");
+	parse_bad("sluicefs a b -o subtype=other", "only sluicefs");
+	parse_bad("sluicefs a b -o subtype=", "only sluicefs");
+	parse_bad("sluicefs a b -o fsname=", "needs a name");
 	parse_bad("sluicefs a b --wait", "needs a value");
 	parse_bad("sluicefs a b --wait=soon", "--wait=soon");
 	parse_bad("sluicefs a b --wait=-1", "--wait=-1");
@@ -155,6 +158,12 @@ static void unmount_takes_one_mount_point(void **state)
 	assert_int_equal(o.action, ACTION_UNMOUNT);
 	assert_string_equal(o.mountpoint, "/mnt");
 	assert_true(o.lazy);
+	options_fini(&o);
+	parse_ok(&o, "/sbin/umount.fuse.sluicefs --help");
+	assert_int_equal(o.action, ACTION_HELP);
+	options_fini(&o);
+	parse_ok(&o, "/sbin/mount.fuse.sluicefs --version");
+	assert_int_equal(o.action, ACTION_VERSION);
 	options_fini(&o);
 	parse_ok(&o, "/sbin/umount.fuse.sluicefs /mnt -nfv -t fuse.sluicefs");
 	assert_int_equal(o.action, ACTION_UNMOUNT);
@@ -237,7 +246,7 @@ static void kernel_flags_follow_the_words(void **state)
 	assert_string_equal(plain, "nosuid,nodev");
 	assert_true(options_parse_list(&o, "suid,dev,noexec,noatime,nodiratime", false, NULL));
 	all = options_kernel_flags(&o);
-	assert_string_equal(all, "suid,dev,noexec,noatime,nodiratime");
+	assert_string_equal(all, "suid,dev,noexec,noatime"); /* libfuse has no nodiratime */
 	options_fini(&o);
 }
 

@@ -76,12 +76,31 @@ umount_volume
 fsck_clean
 cp --sparse=always "$SLU_WORK/good.img" "$IMG"
 
+# The same with a name that has to be quoted
+mkdir "$SLU_WORK/a b"
+sluicefs -o "$o" "$IMG" "$SLU_WORK/a b"
+kill -KILL "$(daemon_pid)"
+dead() { ! ls "$SLU_WORK/a b" >/dev/null 2>&1; }
+wait_for 5 dead
+refused 32 "type \"fusermount3 -u '[^']*/a b'\"" sluicefs -o "$o" "$IMG" "$SLU_WORK/a b"
+sluicefs --replace-stale -o "$o" "$IMG" "$SLU_WORK/a b"
+sluicefs --unmount "$SLU_WORK/a b"
+cp --sparse=always "$SLU_WORK/good.img" "$IMG"
+
 # Options
 refused 1 'unknown option nonsense' sluicefs -o "$o,nonsense" "$IMG" "$MNT"
 refused 1 'commit=' sluicefs -o "$o,commit=often" "$IMG" "$MNT"
 refused 1 'cache_size=' sluicefs -o "$o,cache_size=big" "$IMG" "$MNT"
 refused 1 'cache_size' sluicefs -o "$o,cache_size" "$IMG" "$MNT"
 refused 1 'cache_size=99999999999E' sluicefs -o "$o,cache_size=99999999999E" "$IMG" "$MNT"
+for word in commit=-1 commit= cache_size=1 cache_size=-1M image_offset=17 image_offset=-4096 image_offset=16E \
+	image_size=0 max_write=2M ro=1 commit fsname= subtype= subtype=other; do
+	refused 1 "${word%%=*}" sluicefs -o "$o,$word" "$IMG" "$MNT"
+done
+refused 32 'cache_size: 1 EiB is more than .* of memory' sluicefs -o "$o,cache_size=1E" "$IMG" "$MNT"
+refused 32 'image_offset or image_size do not fit' sluicefs -o "$o,image_offset=1G" "$IMG" "$MNT"
+refused 32 'no such open descriptor' sluicefs --ready-fd=77 -o "$o" "$IMG" "$MNT"
+refused 1 'goes with --unmount' sluicefs -z -o "$o" "$IMG" "$MNT"
 refused 1 'io=' sluicefs -o "rw,io=telepathy" "$IMG" "$MNT"
 refused 1 'errors=' sluicefs -o "$o,errors=ignore" "$IMG" "$MNT"
 refused 1 'image_offset=' sluicefs -o "$o,image_offset=100" "$IMG" "$MNT"

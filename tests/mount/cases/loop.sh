@@ -26,3 +26,43 @@ losetup -d "$loop"
 loop=$(losetup -f --show "$IMG")
 refused 1 'in use' mkfs.sluicefs --wait 0 --force "$IMG"
 losetup -d "$loop"
+# A volume is one under each of its names: file and devices keep each other out.
+mkfs.sluicefs -q --force "$IMG"
+loop=$(losetup -f --show "$IMG")
+second=$(losetup -f --show "$IMG")
+mkdir "$SLU_WORK/other"
+sluicefs -o "$(options)" "$loop" "$MNT"
+refused 32 'in use by process [0-9]+ \(sluicefs\)' sluicefs --wait=0 -o "$(options)" "$IMG" "$SLU_WORK/other"
+refused 32 'in use by process [0-9]+ \(sluicefs\)' sluicefs --wait=0 -o "$(options)" "$second" "$SLU_WORK/other"
+refused 8 'in use' fsck.sluicefs --wait 0 "$IMG"
+umount "$MNT"
+mount_volume
+refused 32 'in use by process [0-9]+ \(sluicefs\)' sluicefs --wait=0 -o "$(options)" "$loop" "$SLU_WORK/other"
+refused 1 'in use' mkfs.sluicefs --wait 0 --force "$loop"
+refused 8 'in use' fsck.sluicefs --wait 0 "$loop"
+umount_volume
+losetup -d "$second"
+losetup -d "$loop"
+# A device that is set read-only
+loop=$(losetup -r -f --show "$IMG")
+sluicefs -o "$(options)" "$loop" "$MNT" 2>"$SLU_WORK/err"
+expect_match "what is said of a read-only device" 'mounting read-only' "$(cat "$SLU_WORK/err")"
+! touch "$MNT/new" 2>/dev/null || fail "a read-only device was written"
+umount "$MNT"
+refused 1 'cannot be opened for writing' mkfs.sluicefs --force "$loop"
+fsck.sluicefs -n -f "$loop"
+losetup -d "$loop"
+# Two parts of a file are two volumes.
+loop=$(losetup -f --show --sizelimit 64M "$IMG")
+second=$(losetup -f --show --offset 128M "$IMG")
+mkfs.sluicefs -q --force "$loop"
+mkfs.sluicefs -q --force "$second"
+sluicefs -o "$(options)" "$loop" "$MNT"
+sluicefs -o "$(options)" "$second" "$SLU_WORK/other"
+echo first >"$MNT/file"
+echo second >"$SLU_WORK/other/file"
+umount "$MNT" "$SLU_WORK/other"
+fsck.sluicefs -n -f --wait 0 "$loop"
+fsck.sluicefs -n -f --wait 0 "$second"
+losetup -d "$loop"
+losetup -d "$second"

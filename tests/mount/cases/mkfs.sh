@@ -49,7 +49,21 @@ mkfs.sluicefs -q --force --no-discard "$IMG"
 fsck_clean
 rm "$IMG"
 
+# Data anywhere in a file is somebody's
+truncate -s 64M "$IMG"
+printf x | dd of="$IMG" bs=1 seek=40000000 conv=notrunc 2>/dev/null
+sum=$(sha1sum <"$IMG")
+refused 1 'not all zeros' mkfs.sluicefs "$IMG"
+refused 1 'not all zeros' mkfs.sluicefs --offset 1M --size 63M "$IMG"
+expect_eq "a file with data in the middle" "$sum" "$(sha1sum <"$IMG")"
+mkfs.sluicefs -q --size 16M "$IMG" # which ends before it
+expect_eq "data behind the volume" x "$(dd if="$IMG" bs=1 skip=40000000 count=1 2>/dev/null)"
+rm "$IMG"
+
 # An empty or zero file is nobody's
+dd if=/dev/zero of="$IMG" bs=1M count=64 2>/dev/null
+mkfs.sluicefs -q "$IMG"
+rm "$IMG"
 truncate -s 64M "$IMG"
 mkfs.sluicefs -q "$IMG"
 fsck_clean
@@ -62,6 +76,27 @@ mount_volume
 echo x >"$MNT/x"
 umount_volume
 rm "$IMG"
+# A new file may start with room for something else, and an old one may end before the offset
+mkfs.sluicefs -q --size 32M --offset 1M "$IMG"
+expect_eq "size" $((33 << 20)) "$(stat -c %s "$IMG")"
+fsck_clean --offset 1M
+refused 8 'ends before the offset' fsck.sluicefs --offset 1G "$IMG"
+refused 1 'too small' mkfs.sluicefs --offset 64M "$IMG"
+mkfs.sluicefs -q --size 16M --offset 64M "$IMG"
+fsck_clean --offset 1M
+fsck_clean --offset 64M
+rm "$IMG"
+# Labels are UTF-8 in every locale, and nothing that a terminal would obey
+LC_ALL=C mkfs.sluicefs -q --size 16M --label größer "$IMG"
+expect_match "the label" 'größer' "$(LC_ALL=C fsck.sluicefs -v "$IMG")"
+rm "$IMG"
+refused 1 'UTF-8' mkfs.sluicefs --size 16M --label $'\xff' "$IMG"
+refused 1 'control character' mkfs.sluicefs --size 16M --label $'a\nb' "$IMG"
+refused 1 'control character' mkfs.sluicefs --size 16M --label $'\e[31m' "$IMG"
+ln -s nowhere "$SLU_WORK/dangling"
+refused 1 'symbolic link' mkfs.sluicefs --size 16M "$SLU_WORK/dangling"
+refused 1 'expected one IMAGE' mkfs.sluicefs --size 16M ''
+[ ! -e "$IMG" ] || fail "a refused mkfs left a file behind"
 # Large ones cost nothing
 mkfs.sluicefs -q --size 8T "$IMG"
 [ "$(stat -c %b "$IMG")" -lt 200 ] || fail "8 TiB are not sparse: $(stat -c %b "$IMG") sectors"
