@@ -92,6 +92,7 @@ int slu_fs_seek(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t p
  * write-back cache may have data that nobody here has seen.
  */
 bool slu_fs_open_for_write(struct slu_fs *fs, uint64_t ino);
+/* Leaves setuid, setgid and security.capability to the caller, who knows for whom it is. */
 int slu_fs_copy_range(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino_in, uint64_t pos_in,
 		      uint64_t ino_out, uint64_t pos_out, uint64_t len, uint64_t *ret_done);
 
