@@ -10,16 +10,24 @@ struct setattr {
 	unsigned int set;
 };
 
-#define SET_TIMES (SLU_SET_ATIME | SLU_SET_MTIME | SLU_SET_CTIME)
-#define SET_NOW   (SLU_SET_ATIME_NOW | SLU_SET_MTIME_NOW)
+#define SET_NOW (SLU_SET_ATIME_NOW | SLU_SET_MTIME_NOW | SLU_SET_MTIME_IS_NOW)
 
-/* As notify_change() has it. Privileges for the flags themselves are the kernel's to check. */
+/*
+ * As notify_change() has it; a ctime is never asked for by itself. Privileges for the flags
+ * themselves are the kernel's to check.
+ */
 static int check_flags(const struct setattr *s, uint32_t flags)
 {
+	unsigned int set = s->set;
+
+	if (set & SLU_SET_TIMES_PASSED)
+		set &= ~(SLU_SET_MTIME | SLU_SET_MTIME_IS_NOW);
+	if (set & SLU_SET_MTIME_IS_NOW)
+		set &= ~SLU_SET_MTIME;
 	if ((flags & (SLU_INODE_IMMUTABLE | SLU_INODE_APPEND)) &&
-	    (s->set & (SLU_SET_MODE | SLU_SET_UID | SLU_SET_GID | SET_TIMES)))
+	    (set & (SLU_SET_MODE | SLU_SET_UID | SLU_SET_GID | SLU_SET_ATIME | SLU_SET_MTIME)))
 		return -EPERM;
-	if ((flags & SLU_INODE_IMMUTABLE) && (s->set & (SET_NOW | SLU_SET_KILL_PRIV)))
+	if ((flags & SLU_INODE_IMMUTABLE) && (set & (SET_NOW | SLU_SET_KILL_PRIV)))
 		return -EPERM;
 	if ((s->set & SLU_SET_FLAGS) && (s->attr.flags & ~SLU_INODE_FLAGS))
 		return -EOPNOTSUPP;

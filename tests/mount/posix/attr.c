@@ -241,6 +241,8 @@ static void immutable_files_change_for_nobody(void)
 
 static void append_only_files_only_grow(void)
 {
+	struct timespec mtime_now[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_nsec = UTIME_NOW}};
+	struct timespec mtime_given[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 1000}};
 	int fd;
 
 	posix_put("f", "one", 3);
@@ -254,13 +256,44 @@ static void append_only_files_only_grow(void)
 	FAILS(EPERM, rename("f", "g"));
 	fd = (int)OK(open("f", O_WRONLY | O_APPEND));
 	EQ(3, OK(write(fd, "two", 3)));
+	OK(fsync(fd));
 	OK(close(fd));
 	EQ(6, posix_stat("f").st_size);
+	OK(utimensat(AT_FDCWD, "f", NULL, 0)); /* now, but no other time */
+	OK(utimensat(AT_FDCWD, "f", mtime_now, 0));
+	FAILS(EPERM, utimensat(AT_FDCWD, "f", mtime_given, 0));
 	posix_put("d/new", "x", 1); /* entries may come, not go */
 	FAILS(EPERM, unlink("d/new"));
 	OK(set_flags("d", 0));
 	OK(set_flags("f", 0));
 	OK(unlink("f"));
+}
+
+/* The kernel's write-back cache knows nothing of the flags, and its times have to go somewhere. */
+static void what_the_kernel_has_accepted_is_synced(void)
+{
+	static const int flags[] = {FS_APPEND_FL, FS_IMMUTABLE_FL};
+	char seen[3];
+	int fd;
+
+	for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
+		posix_put("f", "old", 3);
+		fd = (int)OK(open("f", O_RDWR));
+		tick();
+		posix_write_at(fd, "new", 3, 0);
+		OK(set_flags("f", flags[i]));
+		tick();
+		if (posix_writeback)
+			posix_write_at(fd, "new", 3, 0);
+		OK(fsync(fd));
+		posix_drop(fd);
+		posix_read_at(fd, seen, 3, 0);
+		SAME("new", seen, 3);
+		OK(close(fd));
+		FAILS(EPERM, utimensat(AT_FDCWD, "f", (struct timespec[2]){{1, 0}, {1, 0}}, 0));
+		OK(set_flags("f", 0));
+		OK(unlink("f"));
+	}
 }
 
 static void an_ordinary_user_cannot_make_files_immutable(void *arg)
@@ -298,6 +331,8 @@ const struct posix_check attr_checks[] = {
 	{"noatime_keeps_atime", noatime_keeps_atime, 0},
 	{"immutable_files_change_for_nobody", immutable_files_change_for_nobody, POSIX_ROOT},
 	{"append_only_files_only_grow", append_only_files_only_grow, POSIX_ROOT},
+	{"what_the_kernel_has_accepted_is_synced", what_the_kernel_has_accepted_is_synced,
+	 POSIX_ROOT},
 	{"immutable_is_for_root_alone", immutable_is_for_root_alone, POSIX_OTHER},
 	{"immutable_is_not_for_the_user_who_mounted", immutable_is_not_for_the_user_who_mounted, 0},
 	{NULL, NULL, 0},
