@@ -64,11 +64,11 @@ int slu_fs_open(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, int flags,
 void slu_fs_release(struct slu_fs *fs, uint64_t ino, uint64_t fh);
 
 /*
- * Results as in write.h. fh may be UINT64_MAX (none). kill_priv: clear setuid and setgid, drop
- * security.capability.
+ * Results as in write.h. fh may be UINT64_MAX (none). keep_atime: O_NOATIME. kill_priv: clear setuid
+ * and setgid, drop security.capability.
  */
 int slu_fs_read(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t fh, uint64_t pos,
-		uint64_t len, struct slu_read_vec *ret);
+		uint64_t len, bool keep_atime, struct slu_read_vec *ret);
 int slu_fs_write(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t fh,
 		 struct slu_source *src, uint64_t pos, uint64_t len, unsigned int flags,
 		 bool kill_priv, struct slu_write_result *ret);

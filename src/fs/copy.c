@@ -18,7 +18,7 @@ static int copy_step(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino_in, ui
 	struct slu_write_result written;
 	struct slu_source_buffer src;
 	struct slu_read_vec vec;
-	int err = slu_fs_read(fs, ctx, ino_in, UINT64_MAX, pos_in, len, &vec);
+	int err = slu_fs_read(fs, ctx, ino_in, UINT64_MAX, pos_in, len, false, &vec);
 
 	*ret_done = 0;
 	if (err)

@@ -19,7 +19,7 @@ static unsigned int read_ahead(struct slu_inode *inode, uint64_t pos, uint64_t l
 }
 
 int slu_fs_read(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t fh, uint64_t pos,
-		uint64_t len, struct slu_read_vec *ret)
+		uint64_t len, bool keep_atime, struct slu_read_vec *ret)
 {
 	struct slu_inode *inode;
 	int err = slu_inode_get(fs->ns, ino, &inode);
@@ -27,7 +27,7 @@ int slu_fs_read(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t f
 	if (err)
 		return err;
 	err = slu_read(&inode->data, fs->bio, pos, len, read_ahead(inode, pos, len), ret);
-	if (!err && !fs_readonly(fs))
+	if (!err && !keep_atime && !fs_readonly(fs))
 		slu_inode_touch(inode, SLU_TOUCH_ATIME);
 	slu_inode_put(inode);
 	return err;

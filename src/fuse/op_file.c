@@ -180,7 +180,7 @@ int op_read(struct request *req)
 	if (in->size > SESSION_MAX_WRITE || in->offset > INT64_MAX)
 		return -EINVAL;
 	err = slu_fs_read(fs_of(req), &req->ctx, request_ino(req), in->fh, in->offset, in->size,
-			  &vec);
+			  in->flags & O_NOATIME, &vec);
 	if (err)
 		return err;
 	reply_iov(req, vec.iov, vec.niov, vec.len);
