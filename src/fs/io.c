@@ -101,8 +101,7 @@ static int write_inode(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode 
 		return err;
 	err = write_on(ctx, inode, src, pos, len, flags, ret);
 	gate_leave_write(fs, inode);
-	/* The kernel keeps the times of what it caches and sets them itself. */
-	if (ret->done && !(flags & SLU_WRITE_KERNEL_CACHE))
+	if (ret->done && !(flags & SLU_WRITE_KEEP_TIMES))
 		slu_inode_touch(inode, SLU_TOUCH_MTIME);
 	return err;
 }

@@ -137,6 +137,45 @@ static void atime_moves_when_a_read_reaches_the_daemon(void)
 	EQ(2000, posix_stat("f").st_mtim.tv_sec);
 }
 
+static void o_noatime_keeps_atime(void)
+{
+	char seen[5];
+	int fd;
+
+	posix_put("f", "hello", 5);
+	fd = (int)OK(open("f", O_RDONLY | O_NOATIME));
+	posix_drop(fd);
+	set_times("f", 1000, 2000);
+	posix_read_at(fd, seen, 5, 0);
+	EQ(1000, posix_stat("f").st_atim.tv_sec);
+}
+
+static void stores_through_a_mapping_move_mtime(void)
+{
+	char buf[4096] = {0};
+	struct stat before;
+	uint8_t *map;
+	int fd;
+
+	posix_put("f", buf, sizeof(buf));
+	fd = (int)OK(open("f", O_RDWR));
+	map = posix_map(fd, sizeof(buf));
+	set_times("f", 1000, 1000);
+	before = posix_stat("f");
+	tick();
+	map[0] = 1;
+	OK(msync(map, sizeof(buf), MS_SYNC));
+	CHECK(posix_stat("f").st_mtim.tv_sec > 1000);
+	CHECK(later(posix_stat("f").st_ctim, before.st_ctim));
+	/* What cp -p does after it: the times set last are those that stay. */
+	map[0] = 2;
+	OK(munmap(map, sizeof(buf)));
+	set_times("f", 1000, 1000);
+	OK(fsync(fd));
+	OK(close(fd));
+	EQ(1000, posix_stat("f").st_mtim.tv_sec);
+}
+
 static void birth_time_stays(void)
 {
 	struct statx a, b;
@@ -326,6 +365,8 @@ const struct posix_check attr_checks[] = {
 	{"mtime_set_by_hand_survives_writeback", mtime_set_by_hand_survives_writeback, 0},
 	{"atime_moves_when_a_read_reaches_the_daemon", atime_moves_when_a_read_reaches_the_daemon,
 	 0},
+	{"o_noatime_keeps_atime", o_noatime_keeps_atime, 0},
+	{"stores_through_a_mapping_move_mtime", stores_through_a_mapping_move_mtime, 0},
 	{"birth_time_stays", birth_time_stays, 0},
 	{"flags_are_kept", flags_are_kept, 0},
 	{"noatime_keeps_atime", noatime_keeps_atime, 0},
