@@ -65,11 +65,11 @@ int slu_fs_open(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, int flags,
 void slu_fs_release(struct slu_fs *fs, uint64_t ino, uint64_t fh);
 
 /*
- * Results as in write.h. fh may be UINT64_MAX (none). kill_priv: clear setuid and setgid, drop
- * security.capability.
+ * Results as in write.h. fh may be UINT64_MAX (none). keep_atime: O_NOATIME. kill_priv: clear setuid
+ * and setgid, drop security.capability.
  */
 int slu_fs_read(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t fh, uint64_t pos,
-		uint64_t len, struct slu_read_vec *ret);
+		uint64_t len, bool keep_atime, struct slu_read_vec *ret);
 int slu_fs_write(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t fh,
 		 struct slu_source *src, uint64_t pos, uint64_t len, unsigned int flags,
 		 bool kill_priv, struct slu_write_result *ret);
@@ -93,6 +93,7 @@ int slu_fs_seek(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t p
  * write-back cache may have data that nobody here has seen.
  */
 bool slu_fs_open_for_write(struct slu_fs *fs, uint64_t ino);
+/* Leaves setuid, setgid and security.capability to the caller, who knows for whom it is. */
 int slu_fs_copy_range(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino_in, uint64_t pos_in,
 		      uint64_t ino_out, uint64_t pos_out, uint64_t len, uint64_t *ret_done);
 

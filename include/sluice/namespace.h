@@ -255,6 +255,10 @@ int slu_ns_readdir(struct slu_ns *ns, struct slu_ctx *ctx, uint64_t ino, uint64_
 #define SLU_SET_KILL_PRIV \
 	256u /* clear setuid, and setgid where group-executable; drop security.capability */
 #define SLU_SET_FLAGS 512u
+/* The mtime given is the time of the call, as with SLU_SET_MTIME_NOW, by the kernel's clock. */
+#define SLU_SET_MTIME_IS_NOW 1024u
+/* mtime and ctime are those of changes made already: no flag of the inode forbids them any more. */
+#define SLU_SET_TIMES_PASSED 2048u
 int slu_ns_setattr(struct slu_ns *ns, struct slu_ctx *ctx, uint64_t ino,
 		   const struct slu_attr *attr, unsigned int set, struct slu_attr *ret);
 

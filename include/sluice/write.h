@@ -69,6 +69,8 @@ void slu_source_fd_init(struct slu_source_fd *s, int fd);
  * a short answer into EIO and hides that the volume is full.
  */
 #define SLU_WRITE_WHOLE 4u
+/* For slu_fs_write: the times are not moved, since whoever has the data sets them, too. */
+#define SLU_WRITE_KEEP_TIMES 8u
 
 struct slu_write_result {
 	uint64_t pos;  /* where it was written (append) */

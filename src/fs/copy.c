@@ -18,7 +18,7 @@ static int copy_step(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino_in, ui
 	struct slu_write_result written;
 	struct slu_source_buffer src;
 	struct slu_read_vec vec;
-	int err = slu_fs_read(fs, ctx, ino_in, UINT64_MAX, pos_in, len, &vec);
+	int err = slu_fs_read(fs, ctx, ino_in, UINT64_MAX, pos_in, len, false, &vec);
 
 	*ret_done = 0;
 	if (err)
@@ -26,7 +26,7 @@ static int copy_step(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino_in, ui
 	if (vec.len) {
 		slu_source_buffer_init(&src, vec.iov, vec.niov);
 		err = slu_fs_write(fs, ctx, ino_out, UINT64_MAX, &src.source, pos_out, vec.len, 0,
-				   true, &written);
+				   false, &written);
 		*ret_done = written.done;
 	}
 	slu_read_done(&vec);
@@ -66,7 +66,7 @@ static int copy(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino_in, uint64_
 			break;
 		done += skip;
 		if (skip) {
-			err = slu_fs_truncate(fs, ctx, out->data.ino, pos_out + done, true, &attr);
+			err = slu_fs_truncate(fs, ctx, out->data.ino, pos_out + done, false, &attr);
 			if (err)
 				break;
 			continue;

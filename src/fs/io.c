@@ -19,7 +19,7 @@ static unsigned int read_ahead(struct slu_inode *inode, uint64_t pos, uint64_t l
 }
 
 int slu_fs_read(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t fh, uint64_t pos,
-		uint64_t len, struct slu_read_vec *ret)
+		uint64_t len, bool keep_atime, struct slu_read_vec *ret)
 {
 	struct slu_inode *inode;
 	int err = slu_inode_get(fs->ns, ino, &inode);
@@ -27,7 +27,7 @@ int slu_fs_read(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t f
 	if (err)
 		return err;
 	err = slu_read(&inode->data, fs->bio, pos, len, read_ahead(inode, pos, len), ret);
-	if (!err && !fs_readonly(fs))
+	if (!err && !keep_atime && !fs_readonly(fs))
 		slu_inode_touch(inode, SLU_TOUCH_ATIME);
 	slu_inode_put(inode);
 	return err;
@@ -101,8 +101,7 @@ static int write_inode(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode 
 		return err;
 	err = write_on(ctx, inode, src, pos, len, flags, ret);
 	gate_leave_write(fs, inode);
-	/* The kernel keeps the times of what it caches and sets them itself. */
-	if (ret->done && !(flags & SLU_WRITE_KERNEL_CACHE))
+	if (ret->done && !(flags & SLU_WRITE_KEEP_TIMES))
 		slu_inode_touch(inode, SLU_TOUCH_MTIME);
 	return err;
 }

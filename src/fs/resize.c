@@ -43,13 +43,6 @@ struct range {
 	bool orphan;
 };
 
-static int step_remove_pages(struct slu_inode *inode, void *arg, struct slu_need *need)
-{
-	struct range *r = arg;
-
-	return slu_pages_remove(&inode->data, r->fs->bio, r->pos, r->end, need);
-}
-
 static int step_zero_tail(struct slu_inode *inode, void *arg, struct slu_need *need)
 {
 	struct range *r = arg;
@@ -62,14 +55,6 @@ static int step_set_size(struct slu_inode *inode, void *arg, struct slu_need *ne
 	struct range *r = arg;
 
 	return slu_inode_set_size(inode, r->ticket, r->end, r->orphan, need);
-}
-
-static int step_remove_blocks(struct slu_inode *inode, void *arg, struct slu_need *need)
-{
-	struct range *r = arg;
-	struct slu_iomap_inode *iomap = &inode->vol.iomap;
-
-	return iomap->ops->remove(iomap, r->pos, r->end - r->pos, SLU_DISK_SIZE_KEEP, need);
 }
 
 /*
@@ -226,34 +211,49 @@ static int step_prealloc(struct slu_inode *inode, void *arg, struct slu_need *ne
 	return slu_volume_prealloc(&inode->vol, &r->pos, r->end, SLU_DISK_SIZE_KEEP, need);
 }
 
-static int step_zero_blocks(struct slu_inode *inode, void *arg, struct slu_need *need)
+/*
+ * Pages and edges of [pos, end) become zeros and then its whole blocks go, which are what is left
+ * in the range: in one section, and in each one anew. A reader in between would find a reservation
+ * without its page, or take what the block still has for the file's and leave it in the cache.
+ */
+static int clear_pages(struct slu_inode *inode, struct range *r, struct slu_need *need)
+{
+	int err = slu_pages_remove(&inode->data, r->fs->bio, r->pos, r->end, need);
+
+	if (err)
+		return err;
+	r->pos = slu_round_up(r->pos, SLU_BLOCK_SIZE);
+	r->end = slu_round_down(r->end, SLU_BLOCK_SIZE);
+	return 0;
+}
+
+static int step_punch(struct slu_inode *inode, void *arg, struct slu_need *need)
 {
 	struct range *r = arg;
+	struct slu_iomap_inode *iomap = &inode->vol.iomap;
+	int err = clear_pages(inode, r, need);
 
+	if (err || r->pos >= r->end)
+		return err;
+	return iomap->ops->remove(iomap, r->pos, r->end - r->pos, SLU_DISK_SIZE_KEEP, need);
+}
+
+static int step_zero_range(struct slu_inode *inode, void *arg, struct slu_need *need)
+{
+	struct range *r = arg;
+	int err = clear_pages(inode, r, need);
+
+	if (err || r->pos >= r->end)
+		return err;
 	return slu_volume_zero_range(&inode->vol, &r->pos, r->end, SLU_DISK_SIZE_KEEP, need);
 }
 
-/* Pages and edges of [pos, end) become zeros; *inner is the part that is whole blocks. */
-static int clear_pages(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode *inode,
-		       uint64_t pos, uint64_t end, struct range *inner)
+static int clear_range(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode *inode,
+		       uint64_t pos, uint64_t end, resize_step_fn *step)
 {
-	struct range pages = {.fs = fs, .pos = pos, .end = end};
+	struct range r = {.fs = fs, .pos = pos, .end = end};
 
-	*inner = (struct range){.fs = fs,
-				.pos = slu_round_up(pos, SLU_BLOCK_SIZE),
-				.end = slu_round_down(end, SLU_BLOCK_SIZE)};
-	return with_lock(ctx, inode, step_remove_pages, &pages);
-}
-
-static int punch(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode *inode, uint64_t pos,
-		 uint64_t end)
-{
-	struct range inner;
-	int err = clear_pages(fs, ctx, inode, pos, end, &inner);
-
-	if (err || inner.pos >= inner.end)
-		return err;
-	return with_lock(ctx, inode, step_remove_blocks, &inner);
+	return with_lock(ctx, inode, step, &r);
 }
 
 static int prealloc(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode *inode, uint64_t pos,
@@ -266,28 +266,19 @@ static int prealloc(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode *in
 	return with_lock(ctx, inode, step_prealloc, &r);
 }
 
-static int zero_range(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode *inode, uint64_t pos,
-		      uint64_t end)
-{
-	struct range inner;
-	int err = clear_pages(fs, ctx, inode, pos, end, &inner);
-
-	if (!err && inner.pos < inner.end)
-		err = with_lock(ctx, inode, step_zero_blocks, &inner);
-	return err ? err : prealloc(fs, ctx, inode, pos, end);
-}
-
 static int do_fallocate(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode *inode, int mode,
 			uint64_t pos, uint64_t end)
 {
 	int err;
 
 	if (mode & FALLOC_FL_PUNCH_HOLE)
-		return punch(fs, ctx, inode, pos, end);
-	if (mode & FALLOC_FL_ZERO_RANGE)
-		err = zero_range(fs, ctx, inode, pos, end);
-	else
-		err = prealloc(fs, ctx, inode, pos, end);
+		return clear_range(fs, ctx, inode, pos, end, step_punch);
+	if (mode & FALLOC_FL_ZERO_RANGE) {
+		err = clear_range(fs, ctx, inode, pos, end, step_zero_range);
+		if (err)
+			return err;
+	}
+	err = prealloc(fs, ctx, inode, pos, end);
 	if (!err && !(mode & FALLOC_FL_KEEP_SIZE) && end > slu_aspace_size(&inode->data))
 		err = resize_to(fs, ctx, inode, end);
 	return err;

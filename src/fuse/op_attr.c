@@ -141,6 +141,27 @@ static unsigned int decode_setattr(const struct fuse_setattr_in *in, struct slu_
 }
 
 /*
+ * With its write-back cache the kernel keeps mtime and ctime of files. It sends "now" as a number,
+ * the same for both; and what writing has made of them it sends later, on its own, even if the file
+ * has become immutable or append-only meanwhile. That looks like utimensat(2) with mtime alone, but
+ * it only comes for files that somebody has open for writing.
+ */
+static unsigned int kernel_times(const struct request *req, const struct fuse_setattr_in *in)
+{
+	const uint32_t times = FATTR_MTIME | FATTR_CTIME, now = FATTR_MTIME_NOW;
+	unsigned int set = 0;
+
+	if (!req->s->opts.writeback || (in->valid & (times | now)) != times)
+		return 0;
+	if (in->mtime == in->ctime && in->mtimensec == in->ctimensec)
+		set |= SLU_SET_MTIME_IS_NOW;
+	if (!(in->valid & ~(times | FATTR_FH | FATTR_LOCKOWNER)) &&
+	    slu_fs_open_for_write(req->s->fs, request_ino(req)))
+		set |= SLU_SET_TIMES_PASSED;
+	return set;
+}
+
+/*
  * A SETATTR can hold a new size and other things. The size first: it may have to wait, and it moves
  * mtime and ctime, which the rest may then set to what the kernel wants. Step 1: the size is done.
  */
@@ -148,7 +169,7 @@ int op_setattr(struct request *req)
 {
 	const struct fuse_setattr_in *in = request_arg(req);
 	struct slu_attr attr;
-	unsigned int set = decode_setattr(in, &attr);
+	unsigned int set = decode_setattr(in, &attr) | kernel_times(req, in);
 	int err = 0;
 
 	if ((in->valid & FATTR_SIZE) && req->step == 0) {

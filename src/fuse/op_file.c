@@ -180,7 +180,7 @@ int op_read(struct request *req)
 	if (in->size > SESSION_MAX_WRITE || in->offset > INT64_MAX)
 		return -EINVAL;
 	err = slu_fs_read(fs_of(req), &req->ctx, request_ino(req), in->fh, in->offset, in->size,
-			  &vec);
+			  in->flags & O_NOATIME, &vec);
 	if (err)
 		return err;
 	reply_iov(req, vec.iov, vec.niov, vec.len);
@@ -199,8 +199,10 @@ static int write_some(struct request *req, const struct fuse_write_in *in)
 	unsigned int flags = 0;
 	int err;
 
+	/* Only with its write-back cache does the kernel keep times, those of a mapping included. */
 	if (cached)
-		flags = SLU_WRITE_KERNEL_CACHE;
+		flags = SLU_WRITE_KERNEL_CACHE |
+			(req->s->opts.writeback ? SLU_WRITE_KEEP_TIMES : 0);
 	else if (in->flags & O_DIRECT)
 		flags = SLU_WRITE_WHOLE;
 	slu_source_buffer_init(&src, &iov, 1);

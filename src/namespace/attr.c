@@ -10,16 +10,26 @@ struct setattr {
 	unsigned int set;
 };
 
-#define SET_TIMES (SLU_SET_ATIME | SLU_SET_MTIME | SLU_SET_CTIME)
-#define SET_NOW   (SLU_SET_ATIME_NOW | SLU_SET_MTIME_NOW)
+#define SET_TIMES (SLU_SET_ATIME | SLU_SET_MTIME | SLU_SET_ATIME_NOW | SLU_SET_MTIME_NOW)
 
-/* As notify_change() has it. Privileges for the flags themselves are the kernel's to check. */
+/*
+ * As notify_change() has it: of all that can be asked for, an append-only file allows utimensat(2)
+ * without times, which is both of them and now. A ctime is never asked for by itself. Privileges
+ * for the flags themselves are the kernel's to check.
+ */
 static int check_flags(const struct setattr *s, uint32_t flags)
 {
-	if ((flags & (SLU_INODE_IMMUTABLE | SLU_INODE_APPEND)) &&
-	    (s->set & (SLU_SET_MODE | SLU_SET_UID | SLU_SET_GID | SET_TIMES)))
+	unsigned int set = s->set, forbidden = SLU_SET_MODE | SLU_SET_UID | SLU_SET_GID;
+	bool touch;
+
+	if (set & SLU_SET_TIMES_PASSED)
+		set &= ~(SLU_SET_MTIME | SLU_SET_MTIME_IS_NOW);
+	touch = (set & SLU_SET_ATIME_NOW) && (set & (SLU_SET_MTIME_NOW | SLU_SET_MTIME_IS_NOW));
+	if (!touch)
+		forbidden |= SET_TIMES;
+	if ((flags & (SLU_INODE_IMMUTABLE | SLU_INODE_APPEND)) && (set & forbidden))
 		return -EPERM;
-	if ((flags & SLU_INODE_IMMUTABLE) && (s->set & (SET_NOW | SLU_SET_KILL_PRIV)))
+	if ((flags & SLU_INODE_IMMUTABLE) && (touch || (set & SLU_SET_KILL_PRIV)))
 		return -EPERM;
 	if ((s->set & SLU_SET_FLAGS) && (s->attr.flags & ~SLU_INODE_FLAGS))
 		return -EOPNOTSUPP;

@@ -256,9 +256,10 @@ struct ns_xattr {
 	uint8_t value[SLU_VALUE_MAX];
 };
 
-#define NS_ACL_ACCESS  "system.posix_acl_access"
-#define NS_ACL_DEFAULT "system.posix_acl_default"
-#define NS_XATTR_CAPS  "security.capability"
+#define NS_ACL_ACCESS    "system.posix_acl_access"
+#define NS_ACL_DEFAULT   "system.posix_acl_default"
+#define NS_XATTR_CAPS    "security.capability"
+#define NS_XATTR_TRUSTED "trusted."
 
 int xattr_find(struct slu_ns *ns, uint64_t ino, const char *name, struct ns_xattr *ret,
 	       struct slu_need *need);

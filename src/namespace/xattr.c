@@ -219,7 +219,7 @@ void xattr_del(struct slu_batch *b, struct slu_attr *attr, const struct ns_xattr
 
 static int check_name(const char *name)
 {
-	static const char *const prefixes[] = {"user.", "trusted.", "security."};
+	static const char *const prefixes[] = {"user.", NS_XATTR_TRUSTED, "security."};
 	size_t len = strnlen(name, NS_NAME_MAX + 1);
 
 	if (len > NS_NAME_MAX)
@@ -238,7 +238,7 @@ static int check_name(const char *name)
 struct list {
 	char *buf;
 	size_t size, len;
-	unsigned int n;
+	bool hide_trusted;
 };
 
 static int list_xattr(void *ctx, const struct slu_key *key, const void *value, size_t len)
@@ -249,6 +249,8 @@ static int list_xattr(void *ctx, const struct slu_key *key, const void *value, s
 	size_t name_len;
 
 	if (!parse(value, len, &x, &name, &name_len))
+		return 0;
+	if (l->hide_trusted && strncmp(name, NS_XATTR_TRUSTED, strlen(NS_XATTR_TRUSTED)) == 0)
 		return 0;
 	if (l->buf) {
 		if (name_len + 1 > l->size - l->len)
@@ -493,7 +495,11 @@ put:
 ssize_t slu_ns_listxattr(struct slu_ns *ns, struct slu_ctx *ctx, uint64_t ino, char *list,
 			 size_t size)
 {
-	struct list l = {.buf = size ? list : NULL, .size = size};
+	/*
+	 * The kernel lets nobody but CAP_SYS_ADMIN read these, and leaves it to us to hide that
+	 * they are there; of capabilities no more than the uid is seen here.
+	 */
+	struct list l = {.buf = size ? list : NULL, .size = size, .hide_trusted = ctx->uid != 0};
 	struct slu_inode *inode;
 	int err = slu_inode_get(ns, ino, &inode);
 

@@ -121,7 +121,7 @@ static inline size_t read_at(struct rig *r, uint64_t ino, uint64_t pos, void *bu
 	struct slu_read_vec vec;
 	size_t n = 0;
 
-	assert_int_equal(slu_fs_read(r->fs, &r->ctx, ino, UINT64_MAX, pos, len, &vec), 0);
+	assert_int_equal(slu_fs_read(r->fs, &r->ctx, ino, UINT64_MAX, pos, len, false, &vec), 0);
 	for (int i = 0; i < vec.niov; i++) {
 		memcpy((char *)buf + n, vec.iov[i].iov_base, vec.iov[i].iov_len);
 		n += vec.iov[i].iov_len;

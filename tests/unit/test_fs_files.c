@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/falloc.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 /* ------------------------------------------------------------------ cases */
@@ -40,6 +42,60 @@ static void fsynced_data_survives_a_power_cut(void **state)
 	ino = find_file(r, "file");
 	assert_int_equal(read_at(r, ino, 0, back, sizeof(back)), sizeof(data));
 	assert_memory_equal(data, back, sizeof(data));
+}
+
+struct reader {
+	struct rig *r;
+	uint64_t ino;
+	_Atomic bool stop;
+	_Atomic int err;
+};
+
+static void *read_on(void *arg)
+{
+	struct reader *rd = arg;
+	struct slu_ctx ctx = {.may_wait = true};
+	struct slu_read_vec vec;
+
+	while (!atomic_load(&rd->stop)) {
+		int err = slu_fs_read(rd->r->fs, &ctx, rd->ino, UINT64_MAX, 0, 65536, false, &vec);
+
+		if (err)
+			atomic_store(&rd->err, err);
+		else
+			slu_read_done(&vec);
+	}
+	return NULL;
+}
+
+/* Reservations without pages are none of a reader's, nor are blocks that are about to go. */
+static void a_hole_is_punched_under_the_eyes_of_a_reader(void **state)
+{
+	struct rig *r = *state;
+	static uint8_t data[65536], back[sizeof(data)], want[sizeof(data)];
+	struct reader rd = {.r = r, .ino = make_file(r, "file")};
+	bool same = true;
+	pthread_t thread;
+
+	fill(data, sizeof(data), 4);
+	memcpy(want, data, sizeof(data));
+	memset(want + 4096, 0, 57344);
+	write_at(r, rd.ino, 0, data, sizeof(data));
+	assert_int_equal(pthread_create(&thread, NULL, read_on, &rd), 0);
+	for (unsigned int i = 0; same && !atomic_load(&rd.err) && i < 3000; i++) {
+		int mode = i & 1 ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE;
+
+		write_at(r, rd.ino, 0, data, sizeof(data));
+		if (i & 2)
+			slu_fs_fsync(r->fs, &r->ctx, rd.ino, UINT64_MAX, true);
+		slu_fs_fallocate(r->fs, &r->ctx, rd.ino, mode | FALLOC_FL_KEEP_SIZE, 4096, 57344);
+		read_at(r, rd.ino, 0, back, sizeof(back));
+		same = memcmp(want, back, sizeof(back)) == 0;
+	}
+	atomic_store(&rd.stop, true);
+	pthread_join(thread, NULL);
+	assert_int_equal(atomic_load(&rd.err), 0);
+	assert_memory_equal(want, back, sizeof(back));
 }
 
 static void truncate_down_and_up_reads_zeros(void **state)
@@ -370,6 +426,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		RIG_CASE(a_file_is_there_after_a_remount),
 		RIG_CASE(fsynced_data_survives_a_power_cut),
+		RIG_CASE(a_hole_is_punched_under_the_eyes_of_a_reader),
 		RIG_CASE(truncate_down_and_up_reads_zeros),
 		RIG_CASE(punched_and_zeroed_ranges_read_zeros_and_keep_their_neighbours),
 		RIG_CASE(preallocated_space_is_a_hole_that_cannot_run_out),

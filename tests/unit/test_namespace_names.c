@@ -461,8 +461,22 @@ static void immutable_and_append_only_are_enforced(void **state)
 		assert_int_equal(slu_ns_setattr(fx.ns, &fx.ctx, file, &a, SLU_SET_UID, &a), -EPERM);
 		assert_int_equal(slu_ns_setattr(fx.ns, &fx.ctx, file, &a, SLU_SET_MTIME, &a),
 				 -EPERM);
+		/* One time alone never; both to now where data may be appended. */
 		assert_int_equal(slu_ns_setattr(fx.ns, &fx.ctx, file, &a, SLU_SET_MTIME_NOW, &a),
+				 -EPERM);
+		assert_int_equal(slu_ns_setattr(fx.ns, &fx.ctx, file, &a,
+						SLU_SET_ATIME_NOW | SLU_SET_MTIME_NOW, &a),
 				 i ? 0 : -EPERM);
+		assert_int_equal(slu_ns_setattr(fx.ns, &fx.ctx, file, &a,
+						SLU_SET_ATIME_NOW | SLU_SET_MTIME |
+							SLU_SET_MTIME_IS_NOW,
+						&a),
+				 i ? 0 : -EPERM);
+		assert_int_equal(slu_ns_setattr(fx.ns, &fx.ctx, file, &a,
+						SLU_SET_MTIME | SLU_SET_CTIME |
+							SLU_SET_TIMES_PASSED,
+						&a),
+				 0);
 		assert_int_equal(slu_ns_setxattr(fx.ns, &fx.ctx, file, "user.x", "y", 1, 0, false),
 				 -EPERM);
 		assert_int_equal(slu_ns_removexattr(fx.ns, &fx.ctx, file, "user.x"), -EPERM);

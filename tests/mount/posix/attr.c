@@ -137,6 +137,45 @@ static void atime_moves_when_a_read_reaches_the_daemon(void)
 	EQ(2000, posix_stat("f").st_mtim.tv_sec);
 }
 
+static void o_noatime_keeps_atime(void)
+{
+	char seen[5];
+	int fd;
+
+	posix_put("f", "hello", 5);
+	fd = (int)OK(open("f", O_RDONLY | O_NOATIME));
+	posix_drop(fd);
+	set_times("f", 1000, 2000);
+	posix_read_at(fd, seen, 5, 0);
+	EQ(1000, posix_stat("f").st_atim.tv_sec);
+}
+
+static void stores_through_a_mapping_move_mtime(void)
+{
+	char buf[4096] = {0};
+	struct stat before;
+	uint8_t *map;
+	int fd;
+
+	posix_put("f", buf, sizeof(buf));
+	fd = (int)OK(open("f", O_RDWR));
+	map = posix_map(fd, sizeof(buf));
+	set_times("f", 1000, 1000);
+	before = posix_stat("f");
+	tick();
+	map[0] = 1;
+	OK(msync(map, sizeof(buf), MS_SYNC));
+	CHECK(posix_stat("f").st_mtim.tv_sec > 1000);
+	CHECK(later(posix_stat("f").st_ctim, before.st_ctim));
+	/* What cp -p does after it: the times set last are those that stay. */
+	map[0] = 2;
+	OK(munmap(map, sizeof(buf)));
+	set_times("f", 1000, 1000);
+	OK(fsync(fd));
+	OK(close(fd));
+	EQ(1000, posix_stat("f").st_mtim.tv_sec);
+}
+
 static void birth_time_stays(void)
 {
 	struct statx a, b;
@@ -241,6 +280,8 @@ static void immutable_files_change_for_nobody(void)
 
 static void append_only_files_only_grow(void)
 {
+	struct timespec mtime_now[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_nsec = UTIME_NOW}};
+	struct timespec mtime_given[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 1000}};
 	int fd;
 
 	posix_put("f", "one", 3);
@@ -254,13 +295,44 @@ static void append_only_files_only_grow(void)
 	FAILS(EPERM, rename("f", "g"));
 	fd = (int)OK(open("f", O_WRONLY | O_APPEND));
 	EQ(3, OK(write(fd, "two", 3)));
+	OK(fsync(fd));
 	OK(close(fd));
 	EQ(6, posix_stat("f").st_size);
+	OK(utimensat(AT_FDCWD, "f", NULL, 0)); /* both, now, and nothing else */
+	FAILS(EPERM, utimensat(AT_FDCWD, "f", mtime_now, 0));
+	FAILS(EPERM, utimensat(AT_FDCWD, "f", mtime_given, 0));
 	posix_put("d/new", "x", 1); /* entries may come, not go */
 	FAILS(EPERM, unlink("d/new"));
 	OK(set_flags("d", 0));
 	OK(set_flags("f", 0));
 	OK(unlink("f"));
+}
+
+/* The kernel's write-back cache knows nothing of the flags, and its times have to go somewhere. */
+static void what_the_kernel_has_accepted_is_synced(void)
+{
+	static const int flags[] = {FS_APPEND_FL, FS_IMMUTABLE_FL};
+	char seen[3];
+	int fd;
+
+	for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
+		posix_put("f", "old", 3);
+		fd = (int)OK(open("f", O_RDWR));
+		tick();
+		posix_write_at(fd, "new", 3, 0);
+		OK(set_flags("f", flags[i]));
+		tick();
+		if (posix_writeback)
+			posix_write_at(fd, "new", 3, 0);
+		OK(fsync(fd));
+		posix_drop(fd);
+		posix_read_at(fd, seen, 3, 0);
+		SAME("new", seen, 3);
+		OK(close(fd));
+		FAILS(EPERM, utimensat(AT_FDCWD, "f", (struct timespec[2]){{1, 0}, {1, 0}}, 0));
+		OK(set_flags("f", 0));
+		OK(unlink("f"));
+	}
 }
 
 static void an_ordinary_user_cannot_make_files_immutable(void *arg)
@@ -293,11 +365,15 @@ const struct posix_check attr_checks[] = {
 	{"mtime_set_by_hand_survives_writeback", mtime_set_by_hand_survives_writeback, 0},
 	{"atime_moves_when_a_read_reaches_the_daemon", atime_moves_when_a_read_reaches_the_daemon,
 	 0},
+	{"o_noatime_keeps_atime", o_noatime_keeps_atime, 0},
+	{"stores_through_a_mapping_move_mtime", stores_through_a_mapping_move_mtime, 0},
 	{"birth_time_stays", birth_time_stays, 0},
 	{"flags_are_kept", flags_are_kept, 0},
 	{"noatime_keeps_atime", noatime_keeps_atime, 0},
 	{"immutable_files_change_for_nobody", immutable_files_change_for_nobody, POSIX_ROOT},
 	{"append_only_files_only_grow", append_only_files_only_grow, POSIX_ROOT},
+	{"what_the_kernel_has_accepted_is_synced", what_the_kernel_has_accepted_is_synced,
+	 POSIX_ROOT},
 	{"immutable_is_for_root_alone", immutable_is_for_root_alone, POSIX_OTHER},
 	{"immutable_is_not_for_the_user_who_mounted", immutable_is_not_for_the_user_who_mounted, 0},
 	{NULL, NULL, 0},

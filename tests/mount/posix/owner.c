@@ -190,6 +190,26 @@ static void writes_clear_setuid_and_setgid(void)
 	posix_as(POSIX_UID, POSIX_GID, writes_clear, NULL);
 }
 
+/* With CAP_FSETID, as in the kernel's own filesystems. */
+static void writes_of_root_keep_setuid(void)
+{
+	int fd = posix_create("prog"), from = posix_create("from");
+
+	posix_write_at(from, "x", 1, 0);
+	OK(ftruncate(from, 8192));
+	OK(chmod("prog", PRIVILEGED));
+	posix_write_at(fd, "y", 1, 0);
+	OK(fsync(fd));
+	expect_mode("write", PRIVILEGED);
+	OK(ftruncate(fd, 100));
+	OK(fallocate(fd, 0, 0, 4096));
+	expect_mode("ftruncate and fallocate", PRIVILEGED);
+	/* Onto data, and a hole behind the end. */
+	EQ(4096, OK(copy_file_range(from, &(off_t){0}, fd, &(off_t){0}, 4096, 0)));
+	EQ(4096, OK(copy_file_range(from, &(off_t){4096}, fd, &(off_t){65536}, 4096, 0)));
+	expect_mode("copy_file_range", PRIVILEGED);
+}
+
 static void root_changes_owners_and_that_clears_setuid(void)
 {
 	posix_put("prog", "x", 1);
@@ -236,6 +256,7 @@ const struct posix_check owner_checks[] = {
 	{"sticky_directories_protect_files_of_others", sticky_directories_protect_files_of_others,
 	 POSIX_OTHER},
 	{"writes_clear_setuid_and_setgid", writes_clear_setuid_and_setgid, 0},
+	{"writes_of_root_keep_setuid", writes_of_root_keep_setuid, POSIX_ROOT},
 	{"root_changes_owners_and_that_clears_setuid", root_changes_owners_and_that_clears_setuid,
 	 POSIX_ROOT},
 	{"setgid_needs_membership", setgid_needs_membership, POSIX_OTHER},

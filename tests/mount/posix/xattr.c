@@ -112,6 +112,27 @@ static void trusted_and_security_are_kept_for_root(void)
 	EQ(strlen("trusted.t") + strlen("security.s") + 2, OK(listxattr("f", buf, sizeof(buf))));
 }
 
+static void lists_no_trusted(void *arg)
+{
+	char buf[64];
+
+	(void)arg;
+	FAILS(ENODATA, getxattr("f", "trusted.t", buf, sizeof(buf)));
+	EQ(strlen("user.u") + 1, OK(listxattr("f", NULL, 0)));
+	EQ(strlen("user.u") + 1, OK(listxattr("f", buf, sizeof(buf))));
+	SAME("user.u", buf, strlen("user.u") + 1);
+}
+
+static void trusted_names_are_shown_to_nobody_else(void)
+{
+	OK(chmod(".", 0755));
+	posix_put("f", "x", 1);
+	OK(chmod("f", 0644));
+	OK(setxattr("f", "trusted.t", "T", 1, 0));
+	OK(setxattr("f", "user.u", "U", 1, 0));
+	posix_as(POSIX_UID, POSIX_GID, lists_no_trusted, NULL);
+}
+
 /* ------------------------------------------------------------------ ACLs */
 
 struct acl_entry {
@@ -237,6 +258,8 @@ const struct posix_check xattr_checks[] = {
 	{"as_many_as_listxattr_can_show", as_many_as_listxattr_can_show, 0},
 	{"trusted_and_security_are_kept_for_root", trusted_and_security_are_kept_for_root,
 	 POSIX_ROOT},
+	{"trusted_names_are_shown_to_nobody_else", trusted_names_are_shown_to_nobody_else,
+	 POSIX_OTHER},
 	{"an_access_acl_is_the_mode_and_the_mode_is_its_mask",
 	 an_access_acl_is_the_mode_and_the_mode_is_its_mask, 0},
 	{"a_default_acl_is_inherited_and_replaces_the_umask",
