@@ -9,10 +9,13 @@
  *	cat N		reads them all
  *	stat N		readdir and lstat of all, as find does
  *	delete N	removes them
+ *	sequential64 N	writes over a file of N MiB in writes of 64 KiB, in order
+ *	random64 N	the same in random order
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -156,12 +159,45 @@ static void work_delete(long n)
 	}
 }
 
+static void work_over(long n, bool in_order)
+{
+	const long piece = 64 << 10, npieces = n * (MiB / piece);
+	int fd = work_open("large", O_WRONLY);
+	unsigned long long random = 1;
+
+	for (long i = 0; i < npieces; i++) {
+		random = random * 6364136223846793005ull + 1442695040888963407ull;
+		off_t pos =
+			(in_order ? i : (long)((random >> 33) % (unsigned long)npieces)) * piece;
+
+		if (pwrite(fd, buf, (size_t)piece, pos) != piece)
+			work_die("write", "large");
+	}
+	close(fd);
+}
+
+static void work_sequential64(long n)
+{
+	work_over(n, true);
+}
+
+static void work_random64(long n)
+{
+	work_over(n, false);
+}
+
 static const struct {
 	const char *name;
 	void (*run)(long n);
 } works[] = {
-	{"write", work_write}, {"read", work_read}, {"create", work_create},
-	{"cat", work_cat},     {"stat", work_stat}, {"delete", work_delete},
+	{"write", work_write},
+	{"read", work_read},
+	{"create", work_create},
+	{"cat", work_cat},
+	{"stat", work_stat},
+	{"delete", work_delete},
+	{"sequential64", work_sequential64},
+	{"random64", work_random64},
 };
 
 int main(int argc, char **argv)
