@@ -8,10 +8,10 @@
 
 #define TIMEOUT_DEFAULT 30 /* seconds */
 
-static gboolean opt_version, opt_keep, opt_matrix, opt_json;
-static gint opt_timeout = TIMEOUT_DEFAULT;
+static gboolean opt_version, opt_keep, opt_matrix, opt_json, opt_lab;
+static gint opt_timeout = TIMEOUT_DEFAULT, opt_pages = 8, opt_threads = 1, opt_runs = 100;
 static gint64 opt_seed = 1;
-static gchar *opt_only;
+static gchar *opt_only, *opt_policy;
 
 static const GOptionEntry entries[] = {
 	{"matrix", 0, 0, G_OPTION_ARG_NONE, &opt_matrix,
@@ -20,8 +20,17 @@ static const GOptionEntry entries[] = {
 	 "Matrix: only combinations with this name; * and ? stand for others", "NAME"},
 	{"json", 0, 0, G_OPTION_ARG_NONE, &opt_json, "Matrix: one JSON object instead of lines",
 	 NULL},
+	{"lab", 0, 0, G_OPTION_ARG_NONE, &opt_lab,
+	 "No file: the deadlock in this process, with --policy", NULL},
+	{"policy", 0, 0, G_OPTION_ARG_STRING, &opt_policy,
+	 "Lab: hold-all, tail-faulting or tail-nofault", "POLICY"},
+	{"pages", 0, 0, G_OPTION_ARG_INT, &opt_pages, "Lab: of each file, 4 to 64 (default 8)",
+	 "N"},
+	{"threads", 0, 0, G_OPTION_ARG_INT, &opt_threads, "Lab: writers, 1 to 8 (default 1)", "N"},
+	{"runs", 0, 0, G_OPTION_ARG_INT, &opt_runs, "Lab: rounds, with a seed each (default 100)",
+	 "N"},
 	{"seed", 0, 0, G_OPTION_ARG_INT64, &opt_seed,
-	 "Matrix: where random numbers start (default 1)", "N"},
+	 "Matrix and lab: where random numbers start (default 1)", "N"},
 	{"keep", 0, 0, G_OPTION_ARG_NONE, &opt_keep, "Do not remove a file that was made here",
 	 NULL},
 	{"timeout", 0, 0, G_OPTION_ARG_INT, &opt_timeout,
@@ -33,8 +42,12 @@ static const GOptionEntry entries[] = {
 /* Whether the options go together; prints what does not. */
 static bool options_fit(int argc)
 {
-	if (argc != 2)
+	if (opt_lab && (argc != 1 || opt_matrix || opt_keep))
+		slu_tool_error("--lab has neither file nor directory");
+	else if (!opt_lab && argc != 2)
 		slu_tool_error("expected one %s; see --help", opt_matrix ? "DIR" : "FILE");
+	else if (!opt_lab && opt_policy)
+		slu_tool_error("--policy goes with --lab");
 	else if (opt_timeout < 1 || opt_timeout > 86400)
 		slu_tool_error("nonsense timeout");
 	else if ((opt_only || opt_json) && !opt_matrix)
@@ -49,7 +62,9 @@ int main(int argc, char **argv)
 	static const char about[] =
 		"Maps FILE and writes it into itself, then checks every byte. FILE is created, and "
 		"removed at the end; an existing one is overwritten. With --matrix DIR in every "
-		"combination that a program can choose.\n\n"
+		"combination that a program can choose. With --lab, without any file, as the "
+		"policy "
+		"says.\n\n"
 		"Exit status: 0 all is well, 1 wrong bytes or an error, 3 deadlock.";
 	struct selfwrite_options opts = {0};
 	int status;
@@ -61,6 +76,12 @@ int main(int argc, char **argv)
 		return slu_tool_version();
 	if (!options_fit(argc))
 		return SELFWRITE_FAILED;
+	if (opt_lab)
+		return selfwrite_lab(&(struct selfwrite_lab_options){.policy = opt_policy,
+								     .pages = opt_pages,
+								     .threads = opt_threads,
+								     .runs = opt_runs,
+								     .seed = (uint64_t)opt_seed});
 	opts.timeout = (unsigned int)opt_timeout;
 	opts.seed = (uint64_t)opt_seed;
 	opts.keep = opt_keep;

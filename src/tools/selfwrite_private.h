@@ -16,6 +16,7 @@
  *	selfwrite_matrix.c	what --matrix runs
  *	selfwrite_race.c	its combinations with several writers or truncation
  *	selfwrite_json.c	its results as JSON
+ *	selfwrite_lab.c		what --lab runs, which has no file and no second process
  */
 #ifndef SLUICE_SELFWRITE_PRIVATE_H
 #define SLUICE_SELFWRITE_PRIVATE_H
@@ -43,6 +44,16 @@ struct selfwrite_options {
 	bool json;
 	const char *only; /* a name or a pattern with * and ?; NULL: all */
 };
+
+/* What --lab runs; numbers as they were given. */
+struct selfwrite_lab_options {
+	const char *policy; /* NULL: none was given */
+	int pages, threads, runs;
+	uint64_t seed;
+};
+
+/* SELFWRITE_PASSED, _FAILED or _DEADLOCK; prints what came of it. */
+int selfwrite_lab(const struct selfwrite_lab_options *opts);
 
 /* One write: file bytes [src, src + len) of each part, one after the other, to dst. */
 struct selfwrite_part {

@@ -53,4 +53,20 @@ status=0
 wait "$pid" || status=$?
 [ $status = 1 ] || fail "a writer that dies: expected status 1, got $status"
 grep -q 'died of signal 11' "$work/out" || fail "a writer that dies: $(cat "$work/out")"
+# The lab's policies, by their exit status
+lab() { # STATUS PATTERN ARGUMENT...
+	local expected=$1 pattern=$2
+	shift 2
+	status=0
+	"$program" --lab "$@" >"$work/out" 2>&1 || status=$?
+	[ $status = "$expected" ] || fail "--lab $*: expected status $expected, got $status: $(cat "$work/out")"
+	grep -q "$pattern" "$work/out" || fail "--lab $*: no \"$pattern\" in: $(cat "$work/out")"
+}
+lab 3 'a writer waits for a page that it has locked itself' --policy hold-all
+lab 3 'writer 1 ── waits for ──▶ page 1 of file 2 ── held by ──▶ writer 2' --policy hold-all --threads 2
+lab 3 'slu_write > .*source_copy_faulting > (page fault)' --policy tail-faulting
+lab 0 '^pass: policy tail-nofault' --policy tail-nofault --threads 3 --runs 20
+lab 1 'needs --policy'
+lab 1 'no policy "none"' --policy none
+lab 1 '4 to 64' --policy hold-all --pages 65
 echo "sluice-selfwrite notices what is wrong"
