@@ -329,6 +329,9 @@ int slu_ns_rename(struct slu_ns *ns, struct slu_ctx *ctx, uint64_t parent, const
 		err = ns_name_init(ns, &op.name[1], newname);
 	if (!err && (ns_name_is_dots(name) || ns_name_is_dots(newname)))
 		err = -EBUSY;
+	/* What takes no more than it gives back is possible on a full volume. */
+	if (flags & RENAME_EXCHANGE || op.name[1].len <= op.name[0].len)
+		op.ticket_flags = SLU_TICKET_KEPT_BACK;
 	if (!err)
 		err = op_run(&op);
 	if (!err)

@@ -423,10 +423,19 @@ static void a_full_volume_can_be_tidied_up(void **state)
 	/* what takes nothing, and what gives back, goes on */
 	ok(op_chmod());
 	ok(op_chown());
+	ok(rename_(&fx, dir1, "0", dir1, "X", 0));
+	assert_int_equal(rename_(&fx, dir1, "X", dir1, "a longer name", 0), -ENOSPC);
+	ok(rename_(&fx, dir1, "1", dir1, "X", RENAME_EXCHANGE));
+	ok(rename_(&fx, dir1, "2", dir1, "1", 0)); /* over another */
+	for (int j = 0; j < 2000; j++)
+		ok(rename_(&fx, dir1, j % 2 ? "0" : "X", dir1, j % 2 ? "X" : "0", 0));
+	ok(rename_(&fx, dir1, "1", dir1, "2", 0));
+	ok(rename_(&fx, dir1, "X", dir1, "1", 0));
 	ok(op_removexattr());
 	ok(op_unlink());
 	ok(op_rmdir());
-	for (; i-- > 0;) {
+	ok(unlink_(&fx, dir1, "1"));
+	for (; i-- > 2;) {
 		snprintf(name, sizeof(name), "%d", i);
 		ok(unlink_(&fx, dir1, name));
 	}
