@@ -12,6 +12,7 @@
  */
 #include "lab_private.h"
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 
 #define WORDS        (SLU_BLOCK_SIZE / sizeof(uint64_t))
@@ -111,17 +112,33 @@ static void judge(struct reader_lab *rl, uint64_t pgidx, const uint64_t *words, 
 		     (unsigned long long)to);
 }
 
+/* Others run in the middle, so that a page which changes while somebody has it does not go unseen. */
+static void copy_slowly(uint64_t *words, const uint64_t *page)
+{
+	memcpy(words, page, LAB_PAGE / 2);
+	sched_yield();
+	memcpy(words + WORDS / 2, page + WORDS / 2, LAB_PAGE / 2);
+}
+
 static void read_page(struct reader *r, uint64_t pgidx)
 {
 	struct reader_lab *rl = r->rl;
 	uint64_t words[WORDS], from = atomic_load(&rl->pages[pgidx].done);
-	int64_t n = lab_file_read(rl->lab, rl->file, pgidx * LAB_PAGE, words, LAB_PAGE);
+	struct slu_read_vec v;
+	int err = slu_read(&rl->file->as, rl->lab->bio, pgidx * LAB_PAGE, LAB_PAGE, 0, &v);
+	/* What it may be was settled when it was looked up. */
+	uint64_t to = atomic_load(&rl->pages[pgidx].begun);
 
-	if (n < 0 || (n && n != (int64_t)LAB_PAGE))
-		lab_complain(rl->lab, "readers: reading page %llu gave %lld",
-			     (unsigned long long)pgidx, (long long)n);
-	else
-		judge(rl, pgidx, n ? words : NULL, from, atomic_load(&rl->pages[pgidx].begun));
+	if (err || (v.len && (v.len != LAB_PAGE || v.niov != 1))) {
+		lab_complain(rl->lab, "readers: reading page %llu gave %d",
+			     (unsigned long long)pgidx, err);
+	} else {
+		if (v.len)
+			copy_slowly(words, v.iov[0].iov_base);
+		judge(rl, pgidx, v.len ? words : NULL, from, to);
+	}
+	if (!err)
+		slu_read_done(&v);
 	atomic_fetch_add(&rl->reads, 1);
 }
 
@@ -139,7 +156,7 @@ static void look_at_page(struct reader *r, uint64_t pgidx)
 	slu_page_lock(page);
 	valid = (slu_page_state(page) & (SLU_PAGE_UPTODATE | SLU_PAGE_GONE)) == SLU_PAGE_UPTODATE;
 	if (valid)
-		memcpy(words, slu_frame_data(cache, atomic_load(&page->frame)), LAB_PAGE);
+		copy_slowly(words, slu_frame_data(cache, atomic_load(&page->frame)));
 	/* Taken out of the cache while it was looked at: then it was there when that began. */
 	valid = valid && !(slu_page_state(page) & SLU_PAGE_GONE);
 	slu_page_unlock(page);
