@@ -18,6 +18,7 @@
 #define WORDS        (SLU_BLOCK_SIZE / sizeof(uint64_t))
 #define MAX_READERS  8u
 #define MOST_AT_ONCE 4u
+#define PACE         20u
 
 struct watched {
 	_Atomic uint64_t begun, done;
@@ -112,11 +113,15 @@ static void judge(struct reader_lab *rl, uint64_t pgidx, const uint64_t *words, 
 		     (unsigned long long)to);
 }
 
-/* Others run in the middle, so that a page which changes while somebody has it does not go unseen. */
-static void copy_slowly(uint64_t *words, const uint64_t *page)
+/*
+ * Now and then others run in the middle, so that a page which changes while somebody has it does not
+ * go unseen.
+ */
+static void copy_page(struct reader *r, uint64_t *words, const uint64_t *page)
 {
 	memcpy(words, page, LAB_PAGE / 2);
-	sched_yield();
+	if (lab_random(&r->random) % 16 == 0)
+		sched_yield();
 	memcpy(words + WORDS / 2, page + WORDS / 2, LAB_PAGE / 2);
 }
 
@@ -134,7 +139,7 @@ static void read_page(struct reader *r, uint64_t pgidx)
 			     (unsigned long long)pgidx, err);
 	} else {
 		if (v.len)
-			copy_slowly(words, v.iov[0].iov_base);
+			copy_page(r, words, v.iov[0].iov_base);
 		judge(rl, pgidx, v.len ? words : NULL, from, to);
 	}
 	if (!err)
@@ -151,19 +156,19 @@ static void look_at_page(struct reader *r, uint64_t pgidx)
 	struct slu_page *page = slu_page_find(&rl->file->as, pgidx);
 	bool valid;
 
+	atomic_fetch_add(&rl->reads_locked, 1);
 	if (!page)
 		return;
 	slu_page_lock(page);
 	valid = (slu_page_state(page) & (SLU_PAGE_UPTODATE | SLU_PAGE_GONE)) == SLU_PAGE_UPTODATE;
 	if (valid)
-		copy_slowly(words, slu_frame_data(cache, atomic_load(&page->frame)));
+		copy_page(r, words, slu_frame_data(cache, atomic_load(&page->frame)));
 	/* Taken out of the cache while it was looked at: then it was there when that began. */
 	valid = valid && !(slu_page_state(page) & SLU_PAGE_GONE);
 	slu_page_unlock(page);
 	slu_page_put(cache, page);
 	if (valid)
 		judge(rl, pgidx, words, from, atomic_load(&rl->pages[pgidx].begun));
-	atomic_fetch_add(&rl->reads_locked, 1);
 }
 
 static void *reader_main(void *arg)
@@ -184,6 +189,17 @@ static void *reader_main(void *arg)
 
 /* ------------------------------------------------------------------ both */
 
+/* Readers of both kinds get on too, however few processors there are. */
+static void let_read(struct reader_lab *rl, uint32_t nreaders)
+{
+	uint64_t reads = atomic_load(&rl->reads), locked = atomic_load(&rl->reads_locked);
+
+	while ((atomic_load(&rl->reads) == reads ||
+		(nreaders > 1 && atomic_load(&rl->reads_locked) == locked)) &&
+	       !atomic_load(&rl->lab->broken))
+		sched_yield();
+}
+
 static int run(struct reader_lab *rl, uint64_t seed, uint32_t nreaders, uint32_t nops)
 {
 	uint64_t random = seed, buf[MOST_AT_ONCE * WORDS];
@@ -199,6 +215,8 @@ static int run(struct reader_lab *rl, uint64_t seed, uint32_t nreaders, uint32_t
 			break;
 	}
 	for (uint64_t op = 2; !err && op < nops + 2 && !atomic_load(&rl->lab->broken); op++) {
+		if (op % PACE == 0)
+			let_read(rl, nreaders);
 		if (lab_random(&random) % 8)
 			write_pages(rl, op, &random, buf);
 		else
