@@ -12,16 +12,20 @@
  *	tail	the last byte is not written, but counted
  *	error	EIO
  *	hang	never returns
+ *
+ * And a kernel without userfaultfd (oldkernel), or one that refuses it (nouffd).
  */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -195,4 +199,29 @@ ssize_t splice(int in, off_t *in_pos, int out, off_t *out_pos, size_t len, unsig
 	if (bad_begin(&call, out, *out_pos, len))
 		return -1;
 	return bad_end(&call, real(in, in_pos, out, out_pos, len, flags));
+}
+
+/* Only what has no function of its own in the C library comes this way. */
+long syscall(long number, ...)
+{
+	static long (*next)(long number, ...);
+	const char *what = getenv("BAD_WRITE");
+	long a[6];
+	va_list ap;
+
+	va_start(ap, number);
+	for (int i = 0; i < 6; i++)
+		a[i] = va_arg(ap, long);
+	va_end(ap);
+	if (number == SYS_userfaultfd && what && !strcmp(what, "nouffd")) {
+		errno = EPERM;
+		return -1;
+	}
+	if (number == SYS_userfaultfd && what && !strcmp(what, "oldkernel")) {
+		errno = ENOSYS;
+		return -1;
+	}
+	if (!next)
+		*(void **)&next = dlsym(RTLD_NEXT, "syscall");
+	return next(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
