@@ -12,7 +12,6 @@
 
 #define CACHE_BYTES (32u << 20)
 #define NBLOCKS     (4u * SLU_LAB_MAX_THREADS * SLU_LAB_MAX_PAGES)
-#define NO_PAGE     UINT64_MAX
 
 uint64_t lab_random(uint64_t *x)
 {
@@ -144,8 +143,8 @@ static void reset(struct slu_lab *lab, uint32_t nthreads, uint64_t seed)
 						      .id = i,
 						      .random = seed * 31 + i,
 						      .s = {.id = i,
-							    .last_fault = NO_PAGE,
-							    .touching = NO_PAGE}};
+							    .last_fault = LAB_NO_PAGE,
+							    .touching = LAB_NO_PAGE}};
 	}
 	pthread_mutex_unlock(&lab->lock);
 	atomic_store(&lab->broken, false);

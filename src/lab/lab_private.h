@@ -25,6 +25,13 @@
 #define LAB_PAGE  ((uint64_t)SLU_BLOCK_SIZE)
 #define LAB_STACK 24
 
+/* A page of a window as one number. */
+#define LAB_NO_PAGE UINT64_MAX
+static inline uint64_t lab_page_id(uint32_t file, uint32_t page)
+{
+	return (uint64_t)file << 32 | page;
+}
+
 /* ------------------------------------------------------------------ files */
 
 struct lab_file {
@@ -76,7 +83,7 @@ struct lab_state {
 	uint32_t want_file, want_page;
 	uint64_t progress;      /* moves with every copy that ends */
 	uint64_t last_progress; /* at its last fault */
-	uint64_t last_fault;    /* window page of it: file << 32 | page; UINT64_MAX: none */
+	uint64_t last_fault;    /* lab_page_id of it, or LAB_NO_PAGE */
 	uint64_t touching;      /* the same: the page that it may be waiting for */
 	void *stack[LAB_STACK];
 	int nstack;

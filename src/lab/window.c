@@ -29,7 +29,6 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define NO_PAGE UINT64_MAX
 /* Writers, and who fills the windows beforehand. */
 #define MAX_PENDING (SLU_LAB_MAX_THREADS + 1u)
 #define RETRY_NS    (50 * 1000)
@@ -45,11 +44,6 @@ struct handler {
 	struct fault pending[MAX_PENDING];
 	uint32_t npending;
 };
-
-static uint64_t page_id(uint32_t file, uint32_t page)
-{
-	return (uint64_t)file << 32 | page;
-}
 
 static uint8_t *page_address(struct slu_lab *lab, uint32_t file, uint32_t page)
 {
@@ -140,7 +134,7 @@ static void wake(struct handler *h, uint32_t file, uint32_t page)
 	}
 	h->npending = kept;
 	for (uint32_t i = 0; i < lab->nthreads; i++)
-		touching += lab->threads[i].s.touching == page_id(file, page);
+		touching += lab->threads[i].s.touching == lab_page_id(file, page);
 	lab->stats.wakeups += slu_max(read, touching);
 	lab->stats.saved += touching > read ? touching - read : 0;
 	pthread_mutex_unlock(&lab->lock);
@@ -225,9 +219,9 @@ static void take_message(struct handler *h, const struct uffd_msg *msg)
 	f.thread = t = thread_of(lab, (pid_t)msg->arg.pagefault.feat.ptid);
 	lab->stats.faults++;
 	if (t) {
-		lab->stats.spurious += t->s.last_fault == page_id(f.file, f.page) &&
+		lab->stats.spurious += t->s.last_fault == lab_page_id(f.file, f.page) &&
 				       t->s.last_progress == t->s.progress;
-		t->s.last_fault = page_id(f.file, f.page);
+		t->s.last_fault = lab_page_id(f.file, f.page);
 		t->s.last_progress = t->s.progress;
 	}
 	h->pending[h->npending++] = f;

@@ -16,8 +16,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define NO_PAGE UINT64_MAX
-
 /* ------------------------------------------------------------------ the source */
 
 /* Where the byte at s->at lies: file position, and how many of its piece are left. */
@@ -76,7 +74,7 @@ static void touched(struct lab_thread *t, size_t n)
 	pthread_mutex_lock(&t->lab->lock);
 	t->lab->stats.touched += n;
 	t->s.progress++;
-	t->s.touching = NO_PAGE;
+	t->s.touching = LAB_NO_PAGE;
 	pthread_mutex_unlock(&t->lab->lock);
 }
 
@@ -93,7 +91,7 @@ static void touching(struct lab_source *s, uint64_t from)
 	if (t->lab->opts.policy != SLU_LAB_TAIL_NOFAULT)
 		n = stack_take(stack, LAB_STACK, 1);
 	pthread_mutex_lock(&t->lab->lock);
-	t->s.touching = (uint64_t)s->w->src_file << 32 | from / LAB_PAGE;
+	t->s.touching = lab_page_id(s->w->src_file, (uint32_t)(from / LAB_PAGE));
 	memcpy(t->s.stack, stack, (size_t)n * sizeof(*stack));
 	t->s.nstack = n;
 	pthread_mutex_unlock(&t->lab->lock);
