@@ -162,6 +162,21 @@ static inline uint64_t free_blocks(struct rig *r)
 	return st.bfree;
 }
 
+/*
+ * Frees all that can be freed, until so many blocks are free: a thread of the fs's own may be at
+ * some of it.
+ */
+static inline void reclaim_rig(struct rig *r, uint64_t expected)
+{
+	for (int i = 0; i < 10000 && (i == 0 || free_blocks(r) != expected); i++) {
+		while (slu_ns_reclaim(r->fs->ns) > 0)
+			;
+		assert_int_equal(slu_fs_sync(r->fs), 0);
+		assert_int_equal(slu_fs_sync(r->fs), 0);
+		slu_sleep_ns(SLU_NS_PER_MS);
+	}
+}
+
 /* The power goes: what was not flushed is lost, as `seed` has it; then the volume is mounted again. */
 static inline void cut_power(struct rig *r, uint64_t seed)
 {

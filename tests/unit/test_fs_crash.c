@@ -110,10 +110,7 @@ static void data_beyond_the_size_on_disk_is_gone_after_a_crash(void **state)
 	assert_int_equal(read_at(r, ino, 0, back, sizeof(back)), sizeof(back));
 	all_zeros(back, sizeof(back));
 	assert_int_equal(slu_fs_truncate(r->fs, &r->ctx, ino, 0, false, &attr), 0);
-	while (slu_ns_reclaim(r->fs->ns) > 0)
-		;
-	assert_int_equal(slu_fs_sync(r->fs), 0);
-	assert_int_equal(slu_fs_sync(r->fs), 0);
+	reclaim_rig(r, free0);
 	assert_int_equal(free_blocks(r), free0);
 	assert_int_equal(check_disk(r), 0);
 }
@@ -231,10 +228,7 @@ static void without_a_name_it_is_freed_whole(void **state)
 	assert_int_equal(check_disk(r), 1);
 	cut_power(r, 1);
 	mount_rig(r, false);
-	while (slu_ns_reclaim(r->fs->ns) > 0)
-		;
-	assert_int_equal(slu_fs_sync(r->fs), 0);
-	assert_int_equal(slu_fs_sync(r->fs), 0);
+	reclaim_rig(r, free0);
 	assert_int_equal(check_disk(r), 0);
 	assert_int_equal(free_blocks(r), free0);
 }

@@ -391,6 +391,15 @@ static void the_size_on_disk_does_not_move_into_a_hole(void **state)
 	must_eq(rig_fini(&r), 0);
 }
 
+/* Writeback gets nowhere until the writer has had to wait for it. */
+static void hold_writeback(void *ctx)
+{
+	_Atomic uint64_t *waits = ctx;
+
+	while (!atomic_load(waits))
+		slu_sleep_ns(100000);
+}
+
 static void dirty_pages_beyond_the_limit_wait_for_writeback(void **state)
 {
 	struct slu_source_buffer src;
@@ -398,10 +407,14 @@ static void dirty_pages_beyond_the_limit_wait_for_writeback(void **state)
 	struct slu_need need;
 	struct rig r;
 	struct iovec iov = {.iov_base = pattern, .iov_len = 64 * PAGE};
-	uint64_t done = 0, waits = 0;
+	static _Atomic uint64_t waits;
+	uint64_t done = 0;
 	int err;
 
-	rig_init(&r, &(struct rig_opts){.cache_bytes = 1u << 20, .latency_ns = 1000000});
+	rig_init(&r, &(struct rig_opts){.cache_bytes = 1u << 20});
+	atomic_store(&waits, 0);
+	if (slu_stress_point_set("writeback.before_submit", hold_writeback, &waits))
+		atomic_store(&waits, 1); /* built without: then it may wait or not */
 	for (uint64_t round = 0; round < 8; round++) {
 		slu_source_buffer_init(&src, &iov, 1);
 		done = 0;
@@ -412,13 +425,14 @@ static void dirty_pages_beyond_the_limit_wait_for_writeback(void **state)
 			must(slu_cache_stats(r.cache)->dirty <= 128);
 			if (err == -EAGAIN) {
 				must(need.slow);
-				waits++;
+				atomic_fetch_add(&waits, 1);
 			}
 		} while (err == -EAGAIN && !(err = slu_need_wait(&need)));
 		must_eq(err, 0);
 		must_eq(done, iov.iov_len);
 	}
-	must(waits);
+	must(atomic_load(&waits));
+	slu_stress_point_set("writeback.before_submit", NULL, NULL);
 	must_eq(rig_sync(&r), 0);
 	must_eq(rig_fini(&r), 0);
 }
