@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * sim --cuts N --seed S [--minutes M] [--exhaustive]: see usage().
+ */
+#include "sim.h"
+#include <getopt.h>
+#include <signal.h>
+#include <unistd.h>
+
+struct options {
+	uint64_t cuts, seed, one;
+	double minutes;
+	bool exhaustive, only_one;
+	unsigned int triples;
+};
+
+static struct {
+	struct options opts;
+	uint64_t begin_ns, deadline_ns, shown_ns;
+	uint64_t cuts, sequences, records;
+	bool tty;
+} sim;
+
+/* What is being tried, for when the product's own assertions end the program. */
+static const struct sim_workload *trying;
+static size_t trying_record;
+static uint64_t trying_seed;
+
+static void usage(FILE *to)
+{
+	fputs("usage: sim [--cuts N] [--seed S] [--minutes M] [--exhaustive] [--triples N]\n"
+	      "           [--workload SEED]\n"
+	      "\n"
+	      "Runs workloads on a simulated disk, cuts the power everywhere and compares what is\n"
+	      "left with what was promised.\n"
+	      "\n"
+	      "  --cuts N         random workloads until there were N cuts (default 20000)\n"
+	      "  --seed S         of the first workload (default 1)\n"
+	      "  --minutes M      no longer than this\n"
+	      "  --exhaustive     every sequence of one and of two operations first\n"
+	      "  --triples N      and N sequences of three\n"
+	      "  --workload SEED  one random workload, with many cuts\n",
+	      to);
+}
+
+static double seconds(void)
+{
+	return (double)(slu_clock_ns() - sim.begin_ns) / 1e9;
+}
+
+static bool time_is_up(void)
+{
+	return slu_clock_ns() >= sim.deadline_ns;
+}
+
+static void show_progress(const char *what)
+{
+	uint64_t now = slu_clock_ns();
+
+	if (!sim.tty || now - sim.shown_ns < SLU_NS_PER_SEC / 4)
+		return;
+	sim.shown_ns = now;
+	fprintf(stderr, "\r%s: %lu sequences, %lu cuts, %.0f/s \033[K", what, sim.sequences,
+		sim.cuts, (double)sim.cuts / seconds());
+}
+
+static void print_workload(const struct sim_workload *w, FILE *to)
+{
+	struct sim_text text = {0};
+
+	for (unsigned int i = 0; i < w->nops; i++) {
+		sim_text_add(&text, "%3u ", i + 1);
+		sim_op_print(&w->ops[i], &text);
+	}
+	fprintf(to, "seed %lu%s%s%s\n%s", w->seed, w->sync ? ", sync" : "",
+		w->latency ? ", latency" : "", w->unmount ? ", unmount" : "",
+		text.s ? text.s : "");
+	sim_text_fini(&text);
+}
+
+static void aborted(int sig)
+{
+	signal(SIGABRT, SIG_DFL);
+	fprintf(stderr, "\naborted at record %zu, cut seed %lu, of\n", trying_record, trying_seed);
+	if (trying)
+		print_workload(trying, stderr);
+	raise(SIGABRT);
+}
+
+/* ------------------------------------------------------------------ one workload */
+
+static uint64_t mix(uint64_t a, uint64_t b)
+{
+	uint64_t z = a * 0x9e3779b97f4a7c15ull + b;
+
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+	return (z ^ (z >> 27)) | 2;
+}
+
+/*
+ * Each boundary with what was not flushed all kept, all lost, and a few times in between. False and
+ * a complaint for the first that is not allowed.
+ */
+static bool try_workload(const struct sim_workload *w, unsigned int ways, struct sim_text *complaint)
+{
+	struct sim_run run;
+	bool ok;
+
+	trying = w;
+	trying_record = 0;
+	ok = sim_run(&run, w);
+	if (!ok)
+		sim_text_add(complaint, "without a cut: %s", run.complaint.s);
+	size_t n = slu_simdisk_nrecords(run.disk);
+
+	sim.sequences++;
+	sim.records += n;
+	for (size_t k = 0; k <= n && ok; k++) {
+		for (unsigned int i = 0; i < ways && ok && !time_is_up(); i++) {
+			trying_record = k;
+			trying_seed = i < 2 ? i : mix(w->seed, k * ways + i);
+			ok = sim_cut(&run, k, trying_seed, complaint);
+			sim.cuts++;
+			if (!ok)
+				sim_text_add(complaint, "at record %zu of %zu, cut seed %lu\n", k,
+					     n, trying_seed);
+		}
+	}
+	sim_run_fini(&run);
+	trying = NULL;
+	return ok;
+}
+
+/* Leaves out what is not needed for it to fail. */
+static void shrink(struct sim_workload *w, unsigned int ways, struct sim_text *complaint)
+{
+	struct sim_text text = {0};
+	bool smaller = true;
+
+	while (smaller) {
+		smaller = false;
+		for (unsigned int i = w->nops; i-- > 0;) {
+			struct sim_workload less = *w;
+
+			memmove(&less.ops[i], &less.ops[i + 1],
+				(less.nops - i - 1) * sizeof(less.ops[0]));
+			less.nops--;
+			sim_text_clear(&text);
+			if (try_workload(&less, ways, &text))
+				continue;
+			*w = less;
+			sim_text_clear(complaint);
+			sim_text_add(complaint, "%s", text.s);
+			smaller = true;
+		}
+	}
+	sim_text_fini(&text);
+}
+
+static bool run_one(const struct sim_workload *w, unsigned int ways)
+{
+	struct sim_text complaint = {0};
+	bool ok = try_workload(w, ways, &complaint);
+
+	if (!ok) {
+		struct sim_workload small = *w;
+
+		fprintf(stderr, "%sFAILED, workload:\n", sim.tty ? "\r\033[K" : "");
+		print_workload(w, stderr);
+		fprintf(stderr, "%safter %.1f s; the shortest that fails:\n", complaint.s,
+			seconds());
+		sim.deadline_ns = slu_clock_ns() + 60 * SLU_NS_PER_SEC;
+		shrink(&small, slu_max(ways, 8u), &complaint);
+		print_workload(&small, stderr);
+		fprintf(stderr, "%s", complaint.s);
+	}
+	sim_text_fini(&complaint);
+	return ok;
+}
+
+/* ------------------------------------------------------------------ many */
+
+static bool run_bounded(unsigned int nops, uint64_t sample)
+{
+	const struct sim_op *ops;
+	unsigned int n = sim_bounded_ops(&ops), at[3] = {0};
+	uint64_t total = 1;
+	struct sim_workload w;
+	char what[32];
+
+	for (unsigned int i = 0; i < nops; i++)
+		total *= n;
+	snprintf(what, sizeof(what), "sequences of %u", nops);
+	for (uint64_t i = 0; i < (sample ? sample : total); i++) {
+		uint64_t x = sample ? mix(sim.opts.seed, i) % total : i;
+
+		for (unsigned int k = 0; k < nops; k++, x /= n)
+			at[k] = (unsigned int)(x % n);
+		for (unsigned int v = 0; v < SIM_NVARIANTS; v++) {
+			if (time_is_up())
+				return true;
+			sim_bounded_workload(&w, at, nops, v);
+			if (!run_one(&w, 3))
+				return false;
+			show_progress(what);
+		}
+	}
+	printf("%s: %s%lu of %lu in %u variants, %lu cuts so far, %.1f s\n", what,
+	       sim.tty ? "\r\033[K" : "", sample ? sample : total, total, SIM_NVARIANTS, sim.cuts,
+	       seconds());
+	fflush(stdout);
+	return true;
+}
+
+static bool run_random(void)
+{
+	struct sim_workload w;
+	uint64_t seed = sim.opts.seed;
+
+	for (; sim.cuts < sim.opts.cuts && !time_is_up(); seed++) {
+		sim_random_workload(&w, seed);
+		if (!run_one(&w, 6))
+			return false;
+		show_progress("random");
+	}
+	if (seed != sim.opts.seed)
+		printf("random workloads: seeds %lu to %lu\n", sim.opts.seed, seed - 1);
+	return true;
+}
+
+static bool run_all(void)
+{
+	struct sim_workload w;
+
+	if (sim.opts.only_one) {
+		sim_random_workload(&w, sim.opts.one);
+		return run_one(&w, 40);
+	}
+	if (sim.opts.exhaustive && (!run_bounded(1, 0) || !run_bounded(2, 0)))
+		return false;
+	if (sim.opts.triples && !run_bounded(3, sim.opts.triples))
+		return false;
+	return run_random();
+}
+
+static bool parse(int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{"cuts", 1, NULL, 'c'},       {"seed", 1, NULL, 's'},    {"minutes", 1, NULL, 'm'},
+		{"exhaustive", 0, NULL, 'e'}, {"triples", 1, NULL, 't'}, {"workload", 1, NULL, 'w'},
+		{"help", 0, NULL, 'h'},       {0},
+	};
+	int c;
+
+	sim.opts = (struct options){.cuts = 20000, .seed = 1, .minutes = 1e6};
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+		switch (c) {
+		case 'c': sim.opts.cuts = strtoull(optarg, NULL, 0); break;
+		case 's': sim.opts.seed = strtoull(optarg, NULL, 0); break;
+		case 'm': sim.opts.minutes = strtod(optarg, NULL); break;
+		case 'e': sim.opts.exhaustive = true; break;
+		case 't': sim.opts.triples = (unsigned int)strtoul(optarg, NULL, 0); break;
+		case 'w':
+			sim.opts.only_one = true;
+			sim.opts.one = strtoull(optarg, NULL, 0);
+			break;
+		case 'h': usage(stdout); exit(0);
+		default: return false;
+		}
+	}
+	return optind == argc;
+}
+
+int main(int argc, char **argv)
+{
+	bool ok;
+
+	if (!parse(argc, argv)) {
+		usage(stderr);
+		return 2;
+	}
+	signal(SIGABRT, aborted);
+	sim.tty = isatty(STDERR_FILENO);
+	sim.begin_ns = slu_clock_ns();
+	sim.deadline_ns = sim.begin_ns + (uint64_t)(sim.opts.minutes * 60e9);
+	ok = run_all();
+	printf("%s%lu sequences, %lu records, %lu cuts, %.1f s, %.0f cuts/s: %s\n",
+	       sim.tty ? "\r\033[K" : "", sim.sequences, sim.records, sim.cuts, seconds(),
+	       (double)sim.cuts / seconds(), ok ? "ok" : "FAILED");
+	return ok ? 0 : 1;
+}
