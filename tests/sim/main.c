@@ -29,7 +29,7 @@ static uint64_t trying_seed;
 static void usage(FILE *to)
 {
 	fputs("usage: sim [--cuts N] [--seed S] [--minutes M] [--exhaustive] [--triples N]\n"
-	      "           [--workload SEED]\n"
+	      "           [--workload SEED] [--mutant N]\n"
 	      "\n"
 	      "Runs workloads on a simulated disk, cuts the power everywhere and compares what is\n"
 	      "left with what was promised.\n"
@@ -39,7 +39,8 @@ static void usage(FILE *to)
 	      "  --minutes M      no longer than this\n"
 	      "  --exhaustive     every sequence of one and of two operations first\n"
 	      "  --triples N      and N sequences of three\n"
-	      "  --workload SEED  one random workload, with many cuts\n",
+	      "  --workload SEED  one random workload, with many cuts\n"
+	      "  --mutant N       with one of the mistakes that are built in (SLU_MUTANTS)\n",
 	      to);
 }
 
@@ -97,9 +98,35 @@ static uint64_t mix(uint64_t a, uint64_t b)
 	return (z ^ (z >> 27)) | 2;
 }
 
+/* What a cut after the first k of n records can do to the disk. */
+struct boundary {
+	bool loses; /* something had not been flushed, or was on its way */
+	bool last;  /* what is not flushed will be with the next record, or there is none */
+};
+
+static struct boundary boundary_at(const struct slu_simdisk *disk, size_t k, size_t n)
+{
+	struct slu_simdisk_record r = {0};
+	struct boundary b = {.last = true};
+	size_t covers = 0;
+
+	if (k) {
+		slu_simdisk_record_at(disk, k - 1, &r);
+		covers = r.op == SLU_IO_FLUSH ? slu_max(r.covers, (size_t)0) : 0;
+		b.loses = r.op != SLU_IO_FLUSH || covers + 1 < k;
+	}
+	for (size_t i = k; i < n && i < k + 64; i++) {
+		slu_simdisk_record_at(disk, i, &r);
+		b.last &= i > k || r.op == SLU_IO_FLUSH;
+		b.loses |= r.op != SLU_IO_FLUSH && r.submitted < k;
+	}
+	return b;
+}
+
 /*
- * Each boundary with what was not flushed all kept, all lost, and a few times in between. False and
- * a complaint for the first that is not allowed.
+ * Each boundary with what was not flushed all kept, and where there is such a thing also lost in
+ * part, `ways` times, and lost whole, once for each flush. False and a complaint for the first that
+ * is not allowed.
  */
 static bool try_workload(const struct sim_workload *w, unsigned int ways, struct sim_text *complaint)
 {
@@ -116,9 +143,13 @@ static bool try_workload(const struct sim_workload *w, unsigned int ways, struct
 	sim.sequences++;
 	sim.records += n;
 	for (size_t k = 0; k <= n && ok; k++) {
-		for (unsigned int i = 0; i < ways && ok && !time_is_up(); i++) {
+		struct boundary b = boundary_at(run.disk, k, n);
+
+		for (unsigned int i = 0; i < (b.loses ? ways + 2 : 1) && ok && !time_is_up(); i++) {
+			if (i == 1 && !b.last)
+				continue;
 			trying_record = k;
-			trying_seed = i < 2 ? i : mix(w->seed, k * ways + i);
+			trying_seed = i < 2 ? i : mix(w->seed, k * 64 + i);
 			ok = sim_cut(&run, k, trying_seed, complaint);
 			sim.cuts++;
 			if (!ok)
@@ -200,7 +231,7 @@ static bool run_bounded(unsigned int nops, uint64_t sample)
 			if (time_is_up())
 				return true;
 			sim_bounded_workload(&w, at, nops, v);
-			if (!run_one(&w, 3))
+			if (!run_one(&w, 1))
 				return false;
 			show_progress(what);
 		}
@@ -219,7 +250,7 @@ static bool run_random(void)
 
 	for (; sim.cuts < sim.opts.cuts && !time_is_up(); seed++) {
 		sim_random_workload(&w, seed);
-		if (!run_one(&w, 6))
+		if (!run_one(&w, 4))
 			return false;
 		show_progress("random");
 	}
@@ -243,12 +274,23 @@ static bool run_all(void)
 	return run_random();
 }
 
+static bool choose_mutant(unsigned long which)
+{
+#if defined(SLU_MUTANTS)
+	slu_mutant_chosen = (enum slu_mutant)which;
+	return which < SLU_MUTANT_END;
+#else
+	fprintf(stderr, "no mistakes are built in: cmake -DSLU_MUTANTS=ON\n");
+	return false;
+#endif
+}
+
 static bool parse(int argc, char **argv)
 {
 	static const struct option longs[] = {
 		{"cuts", 1, NULL, 'c'},       {"seed", 1, NULL, 's'},    {"minutes", 1, NULL, 'm'},
 		{"exhaustive", 0, NULL, 'e'}, {"triples", 1, NULL, 't'}, {"workload", 1, NULL, 'w'},
-		{"help", 0, NULL, 'h'},       {0},
+		{"mutant", 1, NULL, 'M'},     {"help", 0, NULL, 'h'},    {0},
 	};
 	int c;
 
@@ -263,6 +305,10 @@ static bool parse(int argc, char **argv)
 		case 'w':
 			sim.opts.only_one = true;
 			sim.opts.one = strtoull(optarg, NULL, 0);
+			break;
+		case 'M':
+			if (!choose_mutant(strtoul(optarg, NULL, 0)))
+				return false;
 			break;
 		case 'h': usage(stdout); exit(0);
 		default: return false;
