@@ -118,7 +118,8 @@ static bool bytes_are(const struct sim_version *v, uint64_t pos, uint64_t end, c
 	static const uint8_t zeros[SLU_BLOCK_SIZE];
 	const uint8_t *page = v->page[pos / SLU_BLOCK_SIZE];
 
-	return v->size >= end && !memcmp(page ? page + pos % SLU_BLOCK_SIZE : zeros, data, end - pos);
+	return v->size >= end &&
+	       !memcmp(page ? page + pos % SLU_BLOCK_SIZE : zeros, data, end - pos);
 }
 
 /* All bytes from one version. */
@@ -198,7 +199,8 @@ static bool file_allowed(const struct limits *l, const struct sim_found *found)
 
 /* ------------------------------------------------------------------ all of it */
 
-static bool files_allowed(const struct limits *l, const struct sim_found *files, unsigned int nfiles)
+static bool files_allowed(const struct limits *l, const struct sim_found *files,
+			  unsigned int nfiles)
 {
 	for (unsigned int i = 0; i < nfiles; i++)
 		if (!file_allowed(l, &files[i]))
@@ -231,9 +233,10 @@ bool sim_model_allows(const struct sim_model *m, size_t record, const char *tree
 		return true;
 	}
 	if (!found)
-		sim_text_add(complaint,
-			     "the names are as after no operation from %u (promised) to %u (begun); "
-			     "found:\n%safter operation %u:\n%safter operation %u:\n%s",
-			     l.lo, l.hi, tree, l.lo, m->ops[l.lo].tree, l.hi, m->ops[l.hi].tree);
+		sim_text_add(
+			complaint,
+			"the names are as after no operation from %u (promised) to %u (begun); "
+			"found:\n%safter operation %u:\n%safter operation %u:\n%s",
+			l.lo, l.hi, tree, l.lo, m->ops[l.lo].tree, l.hi, m->ops[l.hi].tree);
 	return false;
 }

@@ -74,8 +74,7 @@ static void print_workload(const struct sim_workload *w, FILE *to)
 		sim_op_print(&w->ops[i], &text);
 	}
 	fprintf(to, "seed %lu%s%s%s\n%s", w->seed, w->sync ? ", sync" : "",
-		w->latency ? ", latency" : "", w->unmount ? ", unmount" : "",
-		text.s ? text.s : "");
+		w->latency ? ", latency" : "", w->unmount ? ", unmount" : "", text.s ? text.s : "");
 	sim_text_fini(&text);
 }
 
@@ -128,7 +127,8 @@ static struct boundary boundary_at(const struct slu_simdisk *disk, size_t k, siz
  * part, `ways` times, and lost whole, once for each flush. False and a complaint for the first that
  * is not allowed.
  */
-static bool try_workload(const struct sim_workload *w, unsigned int ways, struct sim_text *complaint)
+static bool try_workload(const struct sim_workload *w, unsigned int ways,
+			 struct sim_text *complaint)
 {
 	struct sim_run run;
 	bool ok;
@@ -297,11 +297,21 @@ static bool parse(int argc, char **argv)
 	sim.opts = (struct options){.cuts = 20000, .seed = 1, .minutes = 1e6};
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		switch (c) {
-		case 'c': sim.opts.cuts = strtoull(optarg, NULL, 0); break;
-		case 's': sim.opts.seed = strtoull(optarg, NULL, 0); break;
-		case 'm': sim.opts.minutes = strtod(optarg, NULL); break;
-		case 'e': sim.opts.exhaustive = true; break;
-		case 't': sim.opts.triples = (unsigned int)strtoul(optarg, NULL, 0); break;
+		case 'c':
+			sim.opts.cuts = strtoull(optarg, NULL, 0);
+			break;
+		case 's':
+			sim.opts.seed = strtoull(optarg, NULL, 0);
+			break;
+		case 'm':
+			sim.opts.minutes = strtod(optarg, NULL);
+			break;
+		case 'e':
+			sim.opts.exhaustive = true;
+			break;
+		case 't':
+			sim.opts.triples = (unsigned int)strtoul(optarg, NULL, 0);
+			break;
 		case 'w':
 			sim.opts.only_one = true;
 			sim.opts.one = strtoull(optarg, NULL, 0);
@@ -310,8 +320,11 @@ static bool parse(int argc, char **argv)
 			if (!choose_mutant(strtoul(optarg, NULL, 0)))
 				return false;
 			break;
-		case 'h': usage(stdout); exit(0);
-		default: return false;
+		case 'h':
+			usage(stdout);
+			exit(0);
+		default:
+			return false;
 		}
 	}
 	return optind == argc;

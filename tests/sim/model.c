@@ -5,13 +5,13 @@
 #include "sim.h"
 
 /* A list that grows by one. */
-#define ADD_ONE(v, n)                                                     \
-	do {                                                              \
-		if (!((n) & ((n)-1))) {                                   \
+#define ADD_ONE(v, n)                                                         \
+	do {                                                                  \
+		if (!((n) & ((n)-1))) {                                       \
 			(v) = realloc(v, ((n) ? 2 * (n) : 1) * sizeof(*(v))); \
-			slu_assert(v);                                    \
-		}                                                         \
-		(n)++;                                                    \
+			slu_assert(v);                                        \
+		}                                                             \
+		(n)++;                                                        \
 	} while (0)
 
 static char *print_tree(const struct sim_tree *t)
@@ -79,13 +79,14 @@ static struct sim_version *add_version(struct sim_model *m, struct sim_file *f)
 	return &f->versions[f->nversions - 1];
 }
 
-static void add_event(struct sim_model *m, struct sim_file *f, int kind, uint64_t from, uint64_t end)
+static void add_event(struct sim_model *m, struct sim_file *f, int kind, uint64_t from,
+		      uint64_t end)
 {
 	if (!m->op)
 		return;
 	ADD_ONE(f->events, f->nevents);
-	f->events[f->nevents - 1] = (struct sim_event){
-		.kind = kind, .op = m->op, .from = from, .end = end};
+	f->events[f->nevents - 1] =
+		(struct sim_event){.kind = kind, .op = m->op, .from = from, .end = end};
 	m->ops[m->op].ordered = true;
 }
 
@@ -159,7 +160,8 @@ void sim_model_write(struct sim_model *m, struct sim_file *f, uint64_t pos, uint
 }
 
 /* Whole blocks change in the tree, edges in pages, within the size alone. */
-void sim_model_clear(struct sim_model *m, struct sim_file *f, uint64_t pos, uint64_t len, bool punch)
+void sim_model_clear(struct sim_model *m, struct sim_file *f, uint64_t pos, uint64_t len,
+		     bool punch)
 {
 	struct sim_version *v = add_version(m, f);
 	uint64_t from = slu_round_up(pos, SLU_BLOCK_SIZE);

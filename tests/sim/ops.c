@@ -312,8 +312,8 @@ static void write_bytes(struct sim_run *run, uint64_t ino, const struct sim_op *
 		return;
 	sim_pattern(data, len, run->w->seed ^ ((uint64_t)op->arg << 32));
 	slu_source_buffer_init(&src, &iov, 1);
-	err = slu_fs_write(run->fs, &run->ctx, ino, UINT64_MAX, &src.source, pos, len, flags,
-			   false, &res);
+	err = slu_fs_write(run->fs, &run->ctx, ino, UINT64_MAX, &src.source, pos, len, flags, false,
+			   &res);
 	if (res.done)
 		sim_model_write(&run->model, f, res.pos, res.done, data);
 	else
@@ -480,25 +480,60 @@ static void op_remount(struct sim_run *run)
 void sim_op_run(struct sim_run *run, const struct sim_op *op)
 {
 	switch (op->kind) {
-	case SIM_CREAT: op_make(run, op, S_IFREG | 0644); break;
-	case SIM_MKDIR: op_make(run, op, S_IFDIR | 0755); break;
-	case SIM_SYMLINK: op_symlink(run, op); break;
-	case SIM_TMPFILE: op_tmpfile(run, op); break;
-	case SIM_LINK: op_link(run, op); break;
-	case SIM_UNLINK: op_unlink(run, op, false); break;
-	case SIM_RMDIR: op_unlink(run, op, true); break;
-	case SIM_REMOVE: op_unlink(run, op, false); break;
+	case SIM_CREAT:
+		op_make(run, op, S_IFREG | 0644);
+		break;
+	case SIM_MKDIR:
+		op_make(run, op, S_IFDIR | 0755);
+		break;
+	case SIM_SYMLINK:
+		op_symlink(run, op);
+		break;
+	case SIM_TMPFILE:
+		op_tmpfile(run, op);
+		break;
+	case SIM_LINK:
+		op_link(run, op);
+		break;
+	case SIM_UNLINK:
+		op_unlink(run, op, false);
+		break;
+	case SIM_RMDIR:
+		op_unlink(run, op, true);
+		break;
+	case SIM_REMOVE:
+		op_unlink(run, op, false);
+		break;
 	case SIM_RENAME:
-	case SIM_EXCHANGE: op_rename(run, op); break;
-	case SIM_CHMOD: op_chmod(run, op); break;
+	case SIM_EXCHANGE:
+		op_rename(run, op);
+		break;
+	case SIM_CHMOD:
+		op_chmod(run, op);
+		break;
 	case SIM_SETXATTR:
-	case SIM_REMOVEXATTR: op_xattr(run, op); break;
-	case SIM_COMMIT: op_commit(run); break;
-	case SIM_SYNC: op_sync(run); break;
-	case SIM_SLEEP: slu_sleep_ns(op->len * SLU_NS_PER_MS); break;
-	case SIM_CLOSE: op_close(run); break;
-	case SIM_FILL: op_fill(run, op); break;
-	case SIM_REMOUNT: op_remount(run); break;
-	default: op_on_file(run, op);
+	case SIM_REMOVEXATTR:
+		op_xattr(run, op);
+		break;
+	case SIM_COMMIT:
+		op_commit(run);
+		break;
+	case SIM_SYNC:
+		op_sync(run);
+		break;
+	case SIM_SLEEP:
+		slu_sleep_ns(op->len * SLU_NS_PER_MS);
+		break;
+	case SIM_CLOSE:
+		op_close(run);
+		break;
+	case SIM_FILL:
+		op_fill(run, op);
+		break;
+	case SIM_REMOUNT:
+		op_remount(run);
+		break;
+	default:
+		op_on_file(run, op);
 	}
 }

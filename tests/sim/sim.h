@@ -248,7 +248,8 @@ bool sim_unmount(struct sim_run *run);
 /* One operation on the mounted volume and the model. */
 void sim_op_run(struct sim_run *run, const struct sim_op *op);
 /* Reads a file of a mounted volume; data has room for SIM_MAX_SIZE + `extra` bytes. */
-int sim_read_file(struct slu_fs *fs, uint64_t ino, uint8_t *data, uint64_t room, uint64_t *ret_size);
+int sim_read_file(struct slu_fs *fs, uint64_t ino, uint8_t *data, uint64_t room,
+		  uint64_t *ret_size);
 /* Compares a mounted volume with what the model allows; grow: also what lies behind the ends. */
 bool sim_compare(struct sim_run *run, struct slu_fs *fs, size_t record, bool grow,
 		 struct sim_text *complaint);

@@ -163,8 +163,8 @@ static int read_attrs(struct sim_node *n, struct slu_fs *fs, struct slu_ctx *ctx
 	unsigned int found = 0;
 
 	for (unsigned int k = 0; k < SIM_NATTRS && attr->nxattr; k++) {
-		ssize_t len = slu_ns_getxattr(fs->ns, ctx, n->ino, sim_attrs[k], value,
-					      sizeof(value));
+		ssize_t len =
+			slu_ns_getxattr(fs->ns, ctx, n->ino, sim_attrs[k], value, sizeof(value));
 
 		if (len == -ENODATA)
 			continue;

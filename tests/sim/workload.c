@@ -8,7 +8,7 @@ const char *const sim_dirs[SIM_NDIRS] = {"", "a", "b", "a/c"};
 const char *const sim_names[SIM_NNAMES] = {"f", "g", "h", "i", "a", "b", "c"};
 const char *const sim_attrs[SIM_NATTRS] = {"user.one", "user.two"};
 
-enum { F, G, H, I, A, B, C };  /* names */
+enum { F, G, H, I, A, B, C };    /* names */
 enum { ROOT, IN_A, IN_B, IN_C }; /* directories */
 #define PG SLU_BLOCK_SIZE
 
@@ -76,38 +76,14 @@ static uint64_t below(struct rng *r, uint64_t n)
 }
 
 static const uint8_t weights[SIM_NKINDS] = {
-	[SIM_CREAT] = 8,
-	[SIM_MKDIR] = 3,
-	[SIM_SYMLINK] = 2,
-	[SIM_TMPFILE] = 2,
-	[SIM_LINK] = 4,
-	[SIM_UNLINK] = 5,
-	[SIM_RMDIR] = 1,
-	[SIM_REMOVE] = 2,
-	[SIM_RENAME] = 10,
-	[SIM_EXCHANGE] = 2,
-	[SIM_CHMOD] = 2,
-	[SIM_SETXATTR] = 4,
-	[SIM_REMOVEXATTR] = 2,
-	[SIM_TRUNCATE] = 12,
-	[SIM_WRITE] = 20,
-	[SIM_APPEND] = 8,
-	[SIM_DIRECT] = 6,
-	[SIM_MMAP] = 8,
-	[SIM_PUNCH] = 5,
-	[SIM_ZERO] = 3,
-	[SIM_ZERO_KEEP] = 2,
-	[SIM_FALLOC] = 4,
-	[SIM_FALLOC_KEEP] = 4,
-	[SIM_WRITEBACK] = 14,
-	[SIM_COMMIT] = 8,
-	[SIM_FSYNC] = 6,
-	[SIM_FDATASYNC] = 4,
-	[SIM_SYNC] = 2,
-	[SIM_SLEEP] = 3,
-	[SIM_OPEN] = 2,
-	[SIM_CLOSE] = 1,
-	[SIM_REMOUNT] = 1,
+	[SIM_CREAT] = 8,       [SIM_MKDIR] = 3,     [SIM_SYMLINK] = 2,     [SIM_TMPFILE] = 2,
+	[SIM_LINK] = 4,        [SIM_UNLINK] = 5,    [SIM_RMDIR] = 1,       [SIM_REMOVE] = 2,
+	[SIM_RENAME] = 10,     [SIM_EXCHANGE] = 2,  [SIM_CHMOD] = 2,       [SIM_SETXATTR] = 4,
+	[SIM_REMOVEXATTR] = 2, [SIM_TRUNCATE] = 12, [SIM_WRITE] = 20,      [SIM_APPEND] = 8,
+	[SIM_DIRECT] = 6,      [SIM_MMAP] = 8,      [SIM_PUNCH] = 5,       [SIM_ZERO] = 3,
+	[SIM_ZERO_KEEP] = 2,   [SIM_FALLOC] = 4,    [SIM_FALLOC_KEEP] = 4, [SIM_WRITEBACK] = 14,
+	[SIM_COMMIT] = 8,      [SIM_FSYNC] = 6,     [SIM_FDATASYNC] = 4,   [SIM_SYNC] = 2,
+	[SIM_SLEEP] = 3,       [SIM_OPEN] = 2,      [SIM_CLOSE] = 1,       [SIM_REMOUNT] = 1,
 };
 
 static enum sim_kind any_kind(struct rng *r)
@@ -130,10 +106,14 @@ static uint32_t any_bytes(struct rng *r, uint32_t pages)
 	uint32_t pos = (uint32_t)below(r, pages) * PG;
 
 	switch (below(r, 4)) {
-	case 0: return pos;
-	case 1: return pos + 1 + (uint32_t)below(r, 16);
-	case 2: return pos ? pos - 1 - (uint32_t)below(r, 16) : 0;
-	default: return pos + (uint32_t)below(r, PG);
+	case 0:
+		return pos;
+	case 1:
+		return pos + 1 + (uint32_t)below(r, 16);
+	case 2:
+		return pos ? pos - 1 - (uint32_t)below(r, 16) : 0;
+	default:
+		return pos + (uint32_t)below(r, PG);
 	}
 }
 
@@ -269,7 +249,8 @@ void sim_bounded_workload(struct sim_workload *w, const unsigned int *ops, unsig
 					       .len = 3 * PG});
 			add(w, (struct sim_op){SIM_COMMIT});
 		} else if (variant == 2) {
-			add(w, (struct sim_op){i % 2 ? SIM_FDATASYNC : SIM_FSYNC, op->dir, op->name});
+			add(w,
+			    (struct sim_op){i % 2 ? SIM_FDATASYNC : SIM_FSYNC, op->dir, op->name});
 		}
 	}
 }
