@@ -102,6 +102,8 @@ static bool span_of(const struct limits *l, const struct sim_file *f, unsigned i
 			return false;
 		if (e->op <= l->j)
 			ret->first = slu_max(ret->first, e->op);
+		else if (e->op <= since)
+			continue; /* promised; a hole that was punched again is in no tree */
 		else if (e->kind == SIM_EVENT_SIZE ||
 			 (e->kind == SIM_EVENT_PUNCH && e->op != l->next))
 			ret->last = slu_min(ret->last, e->op - 1);

@@ -170,7 +170,7 @@ void sim_model_clear(struct sim_model *m, struct sim_file *f, uint64_t pos, uint
 	set_bytes(m, v, pos, slu_min(pos + len, SIM_MAX_SIZE), NULL);
 	if (from < to)
 		add_event(m, f, punch ? SIM_EVENT_PUNCH : SIM_EVENT_ZERO, from, to);
-	f->last_op = m->op;
+	/* Where nothing was in blocks no record changes, so none is promised by an fsync. */
 }
 
 void sim_model_resize(struct sim_model *m, struct sim_file *f, uint64_t size)

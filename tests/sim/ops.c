@@ -515,6 +515,12 @@ void sim_op_run(struct sim_run *run, const struct sim_op *op)
 	case SIM_REMOVEXATTR:
 		op_xattr(run, op);
 		break;
+	case SIM_COMMIT_SOON:
+		slu_store_commit_soon(run->fs->store);
+		break;
+	case SIM_KICK:
+		slu_writeback_kick(run->fs->wb);
+		break;
 	case SIM_COMMIT:
 		op_commit(run);
 		break;

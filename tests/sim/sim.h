@@ -60,6 +60,8 @@ enum sim_kind {
 	SIM_FALLOC_KEEP,
 	SIM_WRITEBACK, /* a range of one file, out of order */
 	SIM_COMMIT,
+	SIM_COMMIT_SOON, /* in the background, beside what follows */
+	SIM_KICK,        /* writeback of everything, likewise */
 	SIM_FSYNC,
 	SIM_FDATASYNC,
 	SIM_SYNC,

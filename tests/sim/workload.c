@@ -38,6 +38,8 @@ static const char *const kind_names[SIM_NKINDS] = {
 	[SIM_FALLOC_KEEP] = "falloc-keep",
 	[SIM_WRITEBACK] = "writeback",
 	[SIM_COMMIT] = "commit",
+	[SIM_COMMIT_SOON] = "commit-soon",
+	[SIM_KICK] = "kick",
 	[SIM_FSYNC] = "fsync",
 	[SIM_FDATASYNC] = "fdatasync",
 	[SIM_SYNC] = "sync",
@@ -76,14 +78,15 @@ static uint64_t below(struct rng *r, uint64_t n)
 }
 
 static const uint8_t weights[SIM_NKINDS] = {
-	[SIM_CREAT] = 8,       [SIM_MKDIR] = 3,     [SIM_SYMLINK] = 2,     [SIM_TMPFILE] = 2,
-	[SIM_LINK] = 4,        [SIM_UNLINK] = 5,    [SIM_RMDIR] = 1,       [SIM_REMOVE] = 2,
-	[SIM_RENAME] = 10,     [SIM_EXCHANGE] = 2,  [SIM_CHMOD] = 2,       [SIM_SETXATTR] = 4,
-	[SIM_REMOVEXATTR] = 2, [SIM_TRUNCATE] = 12, [SIM_WRITE] = 20,      [SIM_APPEND] = 8,
-	[SIM_DIRECT] = 6,      [SIM_MMAP] = 8,      [SIM_PUNCH] = 5,       [SIM_ZERO] = 3,
-	[SIM_ZERO_KEEP] = 2,   [SIM_FALLOC] = 4,    [SIM_FALLOC_KEEP] = 4, [SIM_WRITEBACK] = 14,
-	[SIM_COMMIT] = 8,      [SIM_FSYNC] = 6,     [SIM_FDATASYNC] = 4,   [SIM_SYNC] = 2,
-	[SIM_SLEEP] = 3,       [SIM_OPEN] = 2,      [SIM_CLOSE] = 1,       [SIM_REMOUNT] = 1,
+	[SIM_CREAT] = 8,       [SIM_MKDIR] = 3,        [SIM_SYMLINK] = 2,     [SIM_TMPFILE] = 2,
+	[SIM_LINK] = 4,        [SIM_UNLINK] = 5,       [SIM_RMDIR] = 1,       [SIM_REMOVE] = 2,
+	[SIM_RENAME] = 10,     [SIM_EXCHANGE] = 2,     [SIM_CHMOD] = 2,       [SIM_SETXATTR] = 4,
+	[SIM_REMOVEXATTR] = 2, [SIM_TRUNCATE] = 12,    [SIM_WRITE] = 20,      [SIM_APPEND] = 8,
+	[SIM_DIRECT] = 6,      [SIM_MMAP] = 8,         [SIM_PUNCH] = 5,       [SIM_ZERO] = 3,
+	[SIM_ZERO_KEEP] = 2,   [SIM_FALLOC] = 4,       [SIM_FALLOC_KEEP] = 4, [SIM_WRITEBACK] = 14,
+	[SIM_COMMIT] = 4,      [SIM_COMMIT_SOON] = 12, [SIM_KICK] = 6,        [SIM_FSYNC] = 8,
+	[SIM_FDATASYNC] = 4,   [SIM_SYNC] = 2,         [SIM_SLEEP] = 3,       [SIM_OPEN] = 2,
+	[SIM_CLOSE] = 1,       [SIM_REMOUNT] = 1,
 };
 
 static enum sim_kind any_kind(struct rng *r)
