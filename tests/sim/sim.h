@@ -249,6 +249,22 @@ bool sim_mount(struct sim_run *run);
 bool sim_unmount(struct sim_run *run);
 /* One operation on the mounted volume and the model. */
 void sim_op_run(struct sim_run *run, const struct sim_op *op);
+
+/* Where an operation looks. */
+struct sim_place {
+	uint64_t dir;
+	const char *name;
+	struct sim_entry *entry; /* NULL: nothing there */
+	struct sim_node *node;
+};
+bool sim_find_place(struct sim_run *run, unsigned int dir, unsigned int name,
+		    struct sim_place *ret);
+/* How many records there are; 0 before the recording. */
+size_t sim_records(struct sim_run *run);
+void sim_write_bytes(struct sim_run *run, uint64_t ino, const struct sim_op *op, uint64_t pos,
+		     uint64_t len, unsigned int flags);
+void sim_op_on_file(struct sim_run *run, const struct sim_op *op);
+
 /* Reads a file of a mounted volume; data has room for SIM_MAX_SIZE + `extra` bytes. */
 int sim_read_file(struct slu_fs *fs, uint64_t ino, uint8_t *data, uint64_t room,
 		  uint64_t *ret_size);
