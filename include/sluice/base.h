@@ -67,6 +67,31 @@ static inline uint64_t slu_bytes_to_blocks(uint64_t len)
 	} while (0)
 _Noreturn void slu_assert_failed(const char *cond, const char *file, int line, const char *func);
 
+/*
+ * Mistakes made on purpose, one at a time, for tests/sim/mutants: a simulator that does not find
+ * them proves nothing. Only in a build with SLU_MUTANTS; in every other they are false when it is
+ * compiled.
+ */
+enum slu_mutant {
+	SLU_MUTANT_NO_FLUSH = 1,     /* no flush between a commit's nodes and its superblock */
+	SLU_MUTANT_EARLY_REUSE,      /* blocks freed are used again before the commit is durable */
+	SLU_MUTANT_SIZE_FIRST,       /* the size on disk moves past data that is not there */
+	SLU_MUTANT_NO_ORPHAN,        /* no orphan record for data beyond the size on disk */
+	SLU_MUTANT_NO_SHRINK_COMMIT, /* before_overwrite does nothing */
+	SLU_MUTANT_RENAME_NO_WAIT,   /* a rename over a file does not wait for the new data */
+	SLU_MUTANT_FSYNC_NO_COMMIT,  /* fsync returns before the commit */
+	SLU_MUTANT_FSYNC_NO_FLUSH,   /* data overwritten in place is not flushed by fsync */
+	SLU_MUTANT_NO_ZERO_TAIL,     /* what lies behind the end of the last block stays */
+	SLU_MUTANT_NO_SETTLE,        /* a truncate does not wait for data below the size it sets */
+	SLU_MUTANT_END,
+};
+#if defined(SLU_MUTANTS)
+extern enum slu_mutant slu_mutant_chosen; /* set once, before anything is mounted */
+#define slu_mutant(which) (slu_mutant_chosen == SLU_MUTANT_##which)
+#else
+#define slu_mutant(which) false
+#endif
+
 /* ------------------------------------------------------------------ thread-safety annotations */
 
 #if defined(__clang__)

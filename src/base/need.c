@@ -4,6 +4,10 @@
  */
 #include "base_private.h"
 
+#if defined(SLU_MUTANTS)
+enum slu_mutant slu_mutant_chosen;
+#endif
+
 int slu_need_wait(struct slu_need *need)
 {
 	int (*wait)(struct slu_need *) = need->wait;

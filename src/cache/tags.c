@@ -336,6 +336,8 @@ uint64_t slu_aspace_synced_size(struct slu_aspace *as, uint64_t pgidx, uint32_t 
 	slu_mutex_lock(&as->tags);
 	synced = synced_size(as, page_pos(pgidx), run_synced_end(pgidx, n, pages[n - 1], size));
 	slu_mutex_unlock(&as->tags);
+	if (slu_mutant(SIZE_FIRST))
+		synced = size;
 	return slu_max(synced, disk_size);
 }
 

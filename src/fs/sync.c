@@ -34,7 +34,9 @@ int fs_sync_inode(struct slu_fs *fs, struct slu_inode *inode, bool datasync)
 		err = slu_inode_sync_attr(inode, &txid);
 	if (err)
 		return err;
-	return slu_store_commit(fs->store, txid, true);
+	if (slu_mutant(FSYNC_NO_COMMIT))
+		return 0;
+	return slu_store_commit(fs->store, txid, !slu_mutant(FSYNC_NO_FLUSH));
 }
 
 int slu_fs_fsync(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t fh, bool datasync)

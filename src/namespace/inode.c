@@ -163,6 +163,8 @@ int slu_ns_root_records(struct slu_batch *b, uid_t uid, gid_t gid, mode_t mode)
 static bool needs_orphan(const struct slu_inode *inode, uint32_t nlink, uint64_t size,
 			 uint64_t data_end)
 {
+	if (slu_mutant(NO_ORPHAN))
+		return nlink && inode->freeing;
 	return nlink && (inode->freeing || slu_bytes_to_blocks(size) < data_end);
 }
 

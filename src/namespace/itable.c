@@ -223,7 +223,7 @@ static int before_overwrite(struct slu_aspace *as)
 	struct slu_store *store = inode->ns->store;
 	uint64_t txid = atomic_load(&inode->shrink_txid);
 
-	if (txid <= slu_store_durable_txid(store))
+	if (txid <= slu_store_durable_txid(store) || slu_mutant(NO_SHRINK_COMMIT))
 		return 0;
 	return slu_store_commit(store, txid, false);
 }

@@ -43,6 +43,8 @@ static int write_out_first(struct ns_op *op, struct slu_need *need)
 {
 	struct slu_inode *inode = op->child[0]->inode;
 
+	if (slu_mutant(RENAME_NO_WAIT))
+		return 0;
 	if (!op->ns->wb || exchange(op) || !S_ISREG(inode->type) || !op->child[1] ||
 	    op->child[1] == op->child[0] || !slu_aspace_dirty(&inode->data))
 		return 0;

@@ -195,7 +195,8 @@ static int commit_try(struct slu_store *store, bool *ret_again)
 		*ret_again = err != -ENOSPC;
 		return err;
 	}
-	err = store_flush(store);
+	if (!slu_mutant(NO_FLUSH))
+		err = store_flush(store);
 	if (!err)
 		err = commit_superblock(store);
 	if (err)

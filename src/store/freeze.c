@@ -128,6 +128,8 @@ static int freeze_try(struct slu_store *store, bool in_pieces, struct slu_need *
 	} while (err == 1);
 	if (!err)
 		freeze_locked(store);
+	if (!err && slu_mutant(EARLY_REUSE))
+		space_release(store, &store->commit.flushing);
 	return err;
 }
 

@@ -251,8 +251,11 @@ static int close_commit(struct slu_store *store)
 	return err;
 }
 
-/* Both superblocks get the same transaction, the other slot first: one of them is whole all the
- * time. */
+/*
+ * Both superblocks get the same transaction, the other slot first: one of them is whole all the
+ * time. The next inode number stays what that transaction says: those handed out since were never
+ * used, and power that fails between the two would leave one number with two states.
+ */
 static int close_clean(struct slu_store *store)
 {
 	struct slu_disk_super *sb = &store->commit.super;
@@ -264,7 +267,6 @@ static int close_clean(struct slu_store *store)
 		*sb = store->super;
 		slu_put_le64(&sb->txid, txid);
 	}
-	slu_put_le64(&sb->next_ino, atomic_load(&store->next_ino));
 	slu_put_le32(&sb->state, SLU_STATE_CLEAN);
 	err = super_write(store, (txid + 1) & 1, sb);
 	if (!err)

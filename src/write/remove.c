@@ -168,7 +168,7 @@ int zero_tail(struct slu_aspace *as, struct slu_blockio *bio, uint64_t old, stru
 	struct slu_page *page;
 	int err;
 
-	if (!(old & PAGE_MASK))
+	if (!(old & PAGE_MASK) || slu_mutant(NO_ZERO_TAIL))
 		return 0;
 	err = edge_page(as, bio, pgidx, true, &page, need);
 	if (err || !page)

@@ -277,6 +277,29 @@ static void data_behind_what_is_lost_at_unmount_is_given_up(void **state)
 	all_zeros(back, sizeof(back));
 }
 
+/* A number that was handed out for nothing is in neither superblock. */
+static void a_power_cut_while_unmounting_after_a_create_that_failed_is_clean(void **state)
+{
+	struct rig *r = *state;
+	struct slu_simdisk *disk = r->disk;
+	struct slu_attr attr;
+
+	make_file(r, "file");
+	assert_int_equal(slu_fs_sync(r->fs), 0);
+	slu_simdisk_record(disk, true);
+	assert_int_equal(slu_ns_mknod(r->fs->ns, &r->ctx, SLU_INO_ROOT, "file", S_IFREG | 0644, 0,
+				      &attr),
+			 -EEXIST);
+	assert_int_equal(slu_fs_unmount(r->fs), 0);
+	r->fs = NULL;
+	for (size_t k = 0; k <= slu_simdisk_nrecords(disk); k++) {
+		r->disk = slu_simdisk_replay(disk, k, 0);
+		check_disk(r);
+		slu_simdisk_free(r->disk);
+	}
+	r->disk = disk;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -288,6 +311,7 @@ int main(void)
 		RIG_CASE(without_a_name_it_is_freed_whole),
 		RIG_CASE(a_name_for_an_unnamed_file_keeps_the_record_of_it),
 		RIG_CASE(data_behind_what_is_lost_at_unmount_is_given_up),
+		RIG_CASE(a_power_cut_while_unmounting_after_a_create_that_failed_is_clean),
 	};
 
 	return cmocka_run_group_tests_name("fs crash", tests, NULL, NULL);

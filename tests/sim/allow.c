@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the model allows after a power cut.
+ *
+ * There is one tree and it is committed in order, so what is found must be the names and layouts
+ * as they were after some operation j: at least the last one promised, at most the last one begun.
+ * Data gets to blocks in its own order: a byte may have any value that it had since it was last
+ * promised, but none from before an operation up to j that took its place away, and none from
+ * after a later one. The size lies between what it was and what writes made of it.
+ */
+#include "sim.h"
+
+struct limits {
+	const struct sim_model *m;
+	size_t record;
+	unsigned int lo, hi; /* operations: promised, begun */
+	unsigned int j;      /* the one that is tried */
+	unsigned int next;   /* the next one in the order, which may have happened in part */
+	struct sim_text *complaint;
+};
+
+static void find_limits(struct limits *l)
+{
+	const struct sim_model *m = l->m;
+
+	l->lo = l->hi = 0;
+	for (unsigned int i = 0; i < m->npromises; i++)
+		if (m->promises[i].record <= l->record)
+			l->lo = slu_max(l->lo, m->promises[i].op);
+	while (l->hi < m->op && m->ops[l->hi + 1].begin <= l->record)
+		l->hi++;
+}
+
+static unsigned int promised(const struct limits *l, const struct sim_file *f)
+{
+	unsigned int op = 0;
+
+	for (unsigned int i = 0; i < f->npromises; i++) {
+		const struct sim_promise *p = &f->promises[i];
+
+		if (p->record <= l->record || (p->with && p->with <= l->j))
+			/* a rename shows what was written before it */
+			op = slu_max(op, p->op);
+	}
+	return op;
+}
+
+/* The version in force after an operation. */
+static unsigned int version_at(const struct sim_file *f, unsigned int op)
+{
+	unsigned int i = 0;
+
+	while (i + 1 < f->nversions && f->versions[i + 1].op <= op)
+		i++;
+	return i;
+}
+
+/* ------------------------------------------------------------------ the size */
+
+static bool size_allowed(const struct limits *l, const struct sim_file *f, uint64_t size)
+{
+	unsigned int first = promised(l, f), last = l->hi;
+	uint64_t least, most = 0;
+
+	for (unsigned int i = 0; i < f->nevents; i++) {
+		if (f->events[i].kind != SIM_EVENT_SIZE)
+			continue;
+		if (f->events[i].op <= l->j)
+			first = slu_max(first, f->events[i].op);
+		else
+			last = slu_min(last, f->events[i].op - 1);
+	}
+	unsigned int v = version_at(f, first);
+	least = f->versions[v].size;
+	do {
+		most = slu_max(most, f->versions[v].size);
+	} while (++v < f->nversions && f->versions[v].op <= last);
+	if (size >= least && size <= most)
+		return true;
+	sim_text_add(l->complaint, "inode %lu: size %lu is not within %lu to %lu\n", f->ino, size,
+		     least, most);
+	return false;
+}
+
+/* ------------------------------------------------------------------ bytes */
+
+struct span {
+	unsigned int first, last; /* operations */
+};
+
+/* Which operations may have given the bytes [pos, end) their values; false: not the same for all. */
+static bool span_of(const struct limits *l, const struct sim_file *f, unsigned int since,
+		    uint64_t pos, uint64_t end, struct span *ret)
+{
+	*ret = (struct span){since, l->hi};
+	for (unsigned int i = 0; i < f->nevents; i++) {
+		const struct sim_event *e = &f->events[i];
+
+		if (e->from >= end || e->end <= pos)
+			continue;
+		if (e->from > pos || e->end < end)
+			return false;
+		if (e->op <= l->j)
+			ret->first = slu_max(ret->first, e->op);
+		else if (e->op <= since)
+			continue; /* promised; a hole that was punched again is in no tree */
+		else if (e->kind == SIM_EVENT_SIZE ||
+			 (e->kind == SIM_EVENT_PUNCH && e->op != l->next))
+			ret->last = slu_min(ret->last, e->op - 1);
+		/*
+		 * A range that was made zeros keeps its blocks, so new data may be in them already.
+		 * fallocate is not one batch: the one that came next may have happened in part.
+		 */
+	}
+	return true;
+}
+
+static bool bytes_are(const struct sim_version *v, uint64_t pos, uint64_t end, const uint8_t *data)
+{
+	static const uint8_t zeros[SLU_BLOCK_SIZE];
+	const uint8_t *page = v->page[pos / SLU_BLOCK_SIZE];
+
+	return v->size >= end &&
+	       !memcmp(page ? page + pos % SLU_BLOCK_SIZE : zeros, data, end - pos);
+}
+
+/* All bytes from one version. */
+static bool some_version_has(const struct sim_file *f, const struct span *s, uint64_t pos,
+			     uint64_t end, const uint8_t *data)
+{
+	unsigned int oldest = version_at(f, s->first);
+
+	for (unsigned int v = version_at(f, s->last); v + 1 > oldest; v--) {
+		if (bytes_are(&f->versions[v], pos, end, data))
+			return true;
+		if (v == 0)
+			break;
+	}
+	return false;
+}
+
+static void explain(const struct limits *l, const struct sim_file *f, const struct span *s,
+		    uint64_t pos, uint8_t found)
+{
+	sim_text_add(l->complaint,
+		     "inode %lu: byte %lu is %#x; of operations %u to %u, with names as of %u, it "
+		     "could be:",
+		     f->ino, pos, found, s->first, s->last, l->j);
+	for (unsigned int v = version_at(f, s->first);
+	     v < f->nversions && (f->versions[v].op <= s->last || v == version_at(f, s->first));
+	     v++) {
+		const uint8_t *page = f->versions[v].page[pos / SLU_BLOCK_SIZE];
+
+		if (f->versions[v].size > pos)
+			sim_text_add(l->complaint, " %#x (%u)",
+				     page ? page[pos % SLU_BLOCK_SIZE] : 0, f->versions[v].op);
+	}
+	sim_text_add(l->complaint, "\n");
+}
+
+static bool page_allowed(const struct limits *l, const struct sim_file *f, unsigned int since,
+			 uint64_t pos, uint64_t end, const uint8_t *data)
+{
+	struct span s;
+
+	if (span_of(l, f, since, pos, end, &s) && some_version_has(f, &s, pos, end, data))
+		return true;
+	for (uint64_t at = pos; at < end; at++) {
+		slu_assert(span_of(l, f, since, at, at + 1, &s));
+		if (some_version_has(f, &s, at, at + 1, data + (at - pos)))
+			continue;
+		explain(l, f, &s, at, data[at - pos]);
+		return false;
+	}
+	return true;
+}
+
+static const struct sim_file *find_file(const struct sim_model *m, uint64_t ino)
+{
+	for (unsigned int i = 0; i < m->nfiles; i++)
+		if (m->files[i]->ino == ino)
+			return m->files[i];
+	return NULL;
+}
+
+static bool file_allowed(const struct limits *l, const struct sim_found *found)
+{
+	const struct sim_file *f = find_file(l->m, found->ino);
+	unsigned int since = promised(l, f);
+
+	if (!size_allowed(l, f, found->size))
+		return false;
+	for (uint64_t pos = 0; pos < found->size; pos += SLU_BLOCK_SIZE) {
+		uint64_t end = slu_min(pos + SLU_BLOCK_SIZE, found->size);
+
+		if (!page_allowed(l, f, since, pos, end, found->data + pos))
+			return false;
+	}
+	return true;
+}
+
+/* ------------------------------------------------------------------ all of it */
+
+static bool files_allowed(const struct limits *l, const struct sim_found *files,
+			  unsigned int nfiles)
+{
+	for (unsigned int i = 0; i < nfiles; i++)
+		if (!file_allowed(l, &files[i]))
+			return false;
+	return true;
+}
+
+bool sim_model_allows(const struct sim_model *m, size_t record, const char *tree,
+		      const struct sim_found *files, unsigned int nfiles,
+		      struct sim_text *complaint)
+{
+	struct limits l = {.m = m, .record = record, .complaint = complaint};
+	size_t before = complaint->len;
+	bool found = false;
+
+	find_limits(&l);
+	l.next = l.hi + 1;
+	for (unsigned int j = l.hi + 1; j-- > l.lo;) {
+		if (j < l.hi && m->ops[j + 1].ordered)
+			l.next = j + 1;
+		if ((j != l.lo && !m->ops[j].ordered) || strcmp(tree, m->ops[j].tree) != 0)
+			continue;
+		found = true;
+		l.j = j;
+		if (!files_allowed(&l, files, nfiles))
+			continue;
+		complaint->len = before; /* of other places in the order, which it was not */
+		if (complaint->s)
+			complaint->s[before] = 0;
+		return true;
+	}
+	if (!found)
+		sim_text_add(
+			complaint,
+			"the names are as after no operation from %u (promised) to %u (begun); "
+			"found:\n%safter operation %u:\n%safter operation %u:\n%s",
+			l.lo, l.hi, tree, l.lo, m->ops[l.lo].tree, l.hi, m->ops[l.hi].tree);
+	return false;
+}
