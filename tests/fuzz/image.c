@@ -59,6 +59,10 @@ static void run(void *arg)
 		fuzz_fail("check finds nothing wrong, and yet something does not work");
 	if (sound && !is_sound(disk, true))
 		fuzz_fail("a sound volume was damaged by being used");
+	/* What that has made of it, once more, by somebody who may not change it. */
+	worked = mount_and_use(disk, true);
+	if (sound && !worked)
+		fuzz_fail("a sound volume cannot be read");
 	slu_simdisk_free(disk);
 }
 
