@@ -141,7 +141,8 @@ static void links_follow(struct check_run *run, const struct check_link *l)
 	if (target->type != LINKS_DIR)
 		return;
 	if (target->from || target->ino == SLU_INO_ROOT) {
-		name = links_name(run, l);
+		if (!name)
+			name = links_name(run, l);
 		check_report(run, SLU_PROBLEM_DIR_LINKS, l->target, 0,
 			     "directory %" PRIu64
 			     ": has one name too many: %s in directory %" PRIu64,

@@ -128,7 +128,9 @@ static void super_explain_invalid(struct check_run *run, struct super_slot *slot
  * What two valid superblocks may look like beside each other. Transaction t goes to slot t & 1; a
  * clean unmount then writes its state into both, so that the two have one number. If the power
  * fails between those two writes, both may have one number with only one of them clean, and the
- * next mount gives the other slot the next number that belongs there.
+ * next mount gives the other slot the next number that belongs there. A commit that fails is tried
+ * again under the next number of the same slot, so that the other slot keeps what is on disk; they
+ * can be any odd number apart.
  */
 static void super_compare(struct check_run *run, const struct super_slot *slots)
 {
@@ -141,7 +143,7 @@ static void super_compare(struct check_run *run, const struct super_slot *slots)
 	if (!super_same_identity(a, b))
 		check_report(run, SLU_PROBLEM_SUPER_DIFFER, 0, 0,
 			     "the superblocks are of two different volumes");
-	if (apart > 2 || (apart && (int)(slots[newer].txid & 1) != newer))
+	if ((apart > 2 && !(apart & 1)) || (apart && (int)(slots[newer].txid & 1) != newer))
 		check_report(run, SLU_PROBLEM_SUPER_DIFFER, 0, 0,
 			     "the superblocks are of transactions %" PRIu64 " and %" PRIu64
 			     ", which do not follow each other",

@@ -93,7 +93,7 @@ static int build(struct slu_fs *fs, const char **why)
 		.reclaim_wanted = opts->readonly ? NULL : housekeep_reclaim_wanted,
 		.reclaim_ctx = fs,
 	};
-	*why = "the root directory cannot be read";
+	*why = "the root directory cannot be read, or inode numbers are damaged";
 	err = slu_ns_new(&ns_opts, &fs->ns);
 	if (err)
 		goto free_writeback;

@@ -421,7 +421,8 @@ int itable_get_any(struct slu_ns *ns, uint64_t ino, struct slu_inode **ret)
 	int err = 0;
 
 	slu_assert_no_locks("inode");
-	if (ino == SLU_INO_VOLUME)
+	/* Records may lie about numbers that the next create will take. */
+	if (ino == SLU_INO_VOLUME || ino >= atomic_load(&ns->next_ino))
 		return -ENOENT;
 	slu_mutex_lock(&t->lock);
 	for (;;) {
@@ -494,16 +495,27 @@ struct slu_inode *itable_peek(struct slu_ns *ns, uint64_t ino)
 
 int itable_new(struct slu_ns *ns, const struct slu_attr *attr, struct slu_inode **ret)
 {
-	struct slu_inode *inode = blank(ns, attr->ino);
+	struct slu_inode *inode = blank(ns, attr->ino), *other;
 
+	slu_assert_no_locks("new inode");
 	if (!inode)
 		return -ENOMEM;
-	inode_init(ns, inode, attr);
 	slu_mutex_lock(&ns->table.lock);
-	/* The number is new: nobody can be looking for it yet. */
-	slu_assert(!hash_find(&ns->table, attr->ino));
-	hash_add(&ns->table, inode);
+	/*
+	 * The number is new, but it can be guessed (a file handle): who does finds no record and is
+	 * gone soon. A damaged volume may have one all the same.
+	 */
+	while ((other = hash_find(&ns->table, attr->ino)) &&
+	       (other->state == SLU_INODE_LOADING || other->state == SLU_INODE_DYING))
+		slu_cond_wait(&ns->table.changed, &ns->table.lock);
+	if (!other)
+		hash_add(&ns->table, inode);
 	slu_mutex_unlock(&ns->table.lock);
+	if (other) {
+		slu_free(inode);
+		return ns_bad_record(ns, attr->ino, "inode number that was never handed out");
+	}
+	inode_init(ns, inode, attr);
 	*ret = inode;
 	return 0;
 }

@@ -34,6 +34,24 @@ static int check_root(struct slu_ns *ns)
 	return err;
 }
 
+/*
+ * A record of a number that has yet to be handed out would become part of somebody's new file. A
+ * node that cannot be read says nothing, and is no reason to refuse the volume.
+ */
+static int check_next_ino(struct slu_ns *ns)
+{
+	struct slu_key key = SLU_KEY(UINT64_MAX, UINT8_MAX, UINT64_MAX - 1), start = SLU_KEY_MIN;
+	uint8_t value[SLU_VALUE_MAX];
+	int err;
+
+	if (atomic_load(&ns->readonly))
+		return 0;
+	err = slu_store_seek_le(ns->store, &key, &start, value, sizeof(value), NULL);
+	if (err >= 0 && key.ino >= atomic_load(&ns->next_ino))
+		return ns_bad_record(ns, key.ino, "inode number that was never handed out");
+	return err == -ENOMEM ? err : 0;
+}
+
 static void destroy(struct slu_ns *ns)
 {
 	itable_fini(ns);
@@ -71,7 +89,9 @@ int slu_ns_new(const struct slu_ns_opts *opts, struct slu_ns **ret)
 	lookups_init(&ns->lookups);
 	slu_mutex_init(&ns->rename, SLU_RANK_INODE, 0, "directory renames");
 	slu_mutex_init(&ns->scan_lock, SLU_RANK_LEAF, 0, "orphan scan");
-	err = orphan_scan_start(ns);
+	err = check_next_ino(ns);
+	if (!err)
+		err = orphan_scan_start(ns);
 	if (!err)
 		err = check_root(ns);
 	if (err) {

@@ -1,4 +1,7 @@
 if(TARGET slu_fs)
   slu_unit_test(fs_files slu_fs)
   slu_unit_test(fs_crash slu_check slu_fs)
+  slu_unit_test(fs_faults slu_check slu_fs)
+  target_sources(test_fs_faults PRIVATE ${CMAKE_CURRENT_LIST_DIR}/fs_faults_world.c)
+  target_include_directories(test_fs_faults PRIVATE ${CMAKE_CURRENT_LIST_DIR})
 endif()

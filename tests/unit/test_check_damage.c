@@ -100,6 +100,13 @@ static void super_next_ino(struct slu_disk_super *s)
 	slu_put_le64(&s->next_ino, SLU_INO_FIRST + 2);
 }
 
+/* Two commits failed and were tried again before this one. */
+static void super_after_failures(struct slu_disk_super *s)
+{
+	slu_put_le64(&s->txid, (slu_get_le64(&s->txid) | 1) + 4);
+	slu_put_le32(&s->state, 0);
+}
+
 static void super_defer_data(struct slu_disk_super *s)
 {
 	slu_put_le32(&s->ndeferred, 1);
@@ -162,6 +169,12 @@ static void superblocks_far_apart_are_found(void **state)
 	fixture_poke_super(f, 1, super_later, true);
 	fixture_expect(f, SLU_PROBLEM_SUPER_DIFFER, END);
 	fixture_expect_text(f, "do not follow each other");
+}
+
+static void superblocks_with_failed_commits_between_them_are_sound(void **state)
+{
+	fixture_poke_super(*state, 2, super_after_failures, true);
+	fixture_expect(*state, END);
 }
 
 static void fields_of_a_superblock_are_checked(void **state)
@@ -1077,6 +1090,7 @@ int main(void)
 		TEST(a_superblock_torn_by_a_power_cut_is_a_note),
 		TEST(superblocks_that_contradict_each_other_are_found),
 		TEST(superblocks_far_apart_are_found),
+		TEST(superblocks_with_failed_commits_between_them_are_sound),
 		TEST(fields_of_a_superblock_are_checked),
 		TEST(every_count_of_the_superblock_is_compared),
 		TEST(an_unknown_version_is_no_damage),

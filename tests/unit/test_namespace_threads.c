@@ -479,6 +479,57 @@ static void one_name_is_made_once(void **state)
 	exactly_one_wins(create_x, create_x, -EEXIST, -EEXIST);
 }
 
+/* ------------------------------------------------------------------ guessed numbers */
+
+static _Atomic uint64_t guess;
+
+/* What open_by_handle_at and NFS may ask for: a number that nobody has been told. */
+static void guesser(void *arg)
+{
+	struct slu_inode *inode;
+
+	for (int i = 0; i < 40; i++) {
+		int err = slu_inode_get(fx.ns, atomic_load(&guess), &inode);
+
+		if (!err)
+			slu_inode_put(inode);
+		else
+			assert_true(err == -ENOENT || err == -ESTALE);
+		slu_yield();
+	}
+}
+
+static void guess_in_sim(void *arg)
+{
+	struct slu_thread thread;
+
+	nsfx_mount(&fx);
+	atomic_store(&guess, mk(&fx, ROOT, "first", S_IFREG | 0644) + 1);
+	ok(slu_thread_start(&thread, "guesser", guesser, NULL));
+	for (int i = 0; i < 10; i++) {
+		char name[24];
+
+		snprintf(name, sizeof(name), "file%d", i);
+		atomic_store(&guess, mk(&fx, ROOT, name, S_IFREG | 0644) + 1);
+	}
+	slu_thread_join(&thread);
+	check_tree(&fx);
+	nsfx_unmount(&fx);
+}
+
+static void a_number_may_be_asked_for_before_it_is_handed_out(void **state)
+{
+	for (uint64_t seed = 1; seed <= 60; seed++) {
+		struct slu_sim *sim = slu_sim_new(seed);
+
+		nsfx_init(&fx, 4096);
+		nsfx_unmount(&fx);
+		ok(slu_sim_run(sim, guess_in_sim, NULL, stderr));
+		slu_sim_free(sim);
+		slu_simdisk_free(fx.disk);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -490,6 +541,7 @@ int main(void)
 		cmocka_unit_test(a_directory_is_removed_or_gets_an_entry),
 		cmocka_unit_test(two_directories_do_not_swallow_each_other),
 		cmocka_unit_test(one_name_is_made_once),
+		cmocka_unit_test(a_number_may_be_asked_for_before_it_is_handed_out),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
