@@ -84,6 +84,13 @@ static void find_learn_extents(struct repair_run *run, const struct repair_leaf 
 		repair_set(run, REPAIR_SOLID, blkno, slu_min(n, run->nblocks - blkno));
 }
 
+/* A block that cannot be read, or lost what was in it, is no place for a node of the new tree. */
+static void find_avoid(struct repair_run *run, uint64_t blkno)
+{
+	if (blkno >= 2 && blkno < run->nblocks)
+		repair_set(run, REPAIR_SOLID, blkno, 1);
+}
+
 /* ------------------------------------------------------------------ the walk */
 
 struct find_place {
@@ -111,6 +118,7 @@ static int find_walk(struct repair_run *run, struct slu_disk_node *nodes,
 		if (at->level < 0)
 			gap.leaf = slu_get_le64(&run->super.node_blocks) == 1;
 		g_array_append_val(run->gaps, gap);
+		find_avoid(run, at->blkno);
 		repair_detail(run, "block %" PRIu64 ": no node that can be believed", at->blkno);
 		return 0;
 	}
@@ -175,7 +183,9 @@ static int find_read(struct repair_run *run, GArray *found, uint64_t blkno, uint
 
 	for (uint32_t i = 0; i < n; i++) {
 		/* One bad sector does not take the others away. */
-		if (!err || !slu_blockio_read(run->bio, blkno + i, 1, &buf[i]))
+		if (err && slu_blockio_read(run->bio, blkno + i, 1, &buf[i]))
+			find_avoid(run, blkno + i);
+		else
 			find_candidate(run, found, blkno + i, &buf[i]);
 	}
 	return repair_step(run, n);
