@@ -129,7 +129,7 @@ struct slu_repair_result {
  * into blocks that nothing uses, flushes, and switches the superblocks as a commit does. Until then
  * nothing that the present superblock reaches is touched, so it can be interrupted and run again.
  *
- * Memory: 80 bytes for each leaf, 80 for each inode, 40 for each directory entry, 5 bits for each
+ * Memory: 110 bytes for each leaf, 80 for each inode, 32 for each directory entry, 6 bits for each
  * block of the chunks in use.
  *
  * 0: done; what is left is for slu_check to say. Otherwise nothing has been changed but blocks that

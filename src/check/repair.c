@@ -237,7 +237,12 @@ static int repair_open(struct repair_run *run, const char **why)
 	run->super_slot = check.super_slot;
 	run->nblocks = check.nblocks;
 	run->hash_seed = check.hash_seed;
-	run->next_ino = check.next_ino;
+	/* Too large is as good as lost: it is found again from the inodes that there are. */
+	run->next_ino = check.next_ino <= REPAIR_NUMBER_MAX ? check.next_ino : SLU_INO_FIRST;
+	if (slu_get_le64(&run->super.txid) > REPAIR_NUMBER_MAX) {
+		*why = "the superblocks name an impossible transaction";
+		return -EUCLEAN;
+	}
 	if (run->nblocks > atomic_load(&slu_blockio_info(run->bio)->nblocks)) {
 		*why = "the image is shorter than the volume in it";
 		return -EFBIG;

@@ -158,7 +158,8 @@ static void find_candidate(struct repair_run *run, GArray *found, uint64_t blkno
 	    slu_node_check(node, run->super.volume_id, blkno, 0, -1, NULL, NULL))
 		return;
 	leaf.txid = slu_get_le64(&node->txid);
-	run->newest = slu_max(run->newest, leaf.txid);
+	if (leaf.txid <= REPAIR_NUMBER_MAX)
+		run->newest = slu_max(run->newest, leaf.txid);
 	/* Of a commit that came to no end: it counts as little as if it had never begun. */
 	if (leaf.txid > slu_get_le64(&run->super.txid))
 		return;
@@ -327,6 +328,16 @@ static void find_lost(struct repair_run *run, const struct slu_key *from, const 
 	repair_did(run, "records from %s to %s are lost", one, two);
 }
 
+static void find_tell_stale(struct repair_run *run, const struct repair_leaf *l)
+{
+	g_autofree char *one = find_key_name(&l->lower), *two = find_key_name(&l->upper);
+
+	repair_did(run,
+		   "block %" PRIu64 ": records from %s to %s are those of transaction %" PRIu64
+		   " and may be out of date",
+		   l->blkno, one, two, l->txid);
+}
+
 /* Whatever the believed leaves leave open. */
 static void find_tell_lost(struct repair_run *run)
 {
@@ -338,10 +349,7 @@ static void find_tell_lost(struct repair_run *run)
 		if (slu_key_cmp(&at, &l->lower) < 0)
 			find_lost(run, &at, &l->lower);
 		if (l->stale)
-			repair_did(run,
-				   "block %" PRIu64 ": records from inode %" PRIu64 " to %" PRIu64
-				   " are those of transaction %" PRIu64 " and may be out of date",
-				   l->blkno, l->lower.ino, l->upper.ino, l->txid);
+			find_tell_stale(run, l);
 		at = l->upper;
 	}
 	if (slu_key_cmp(&at, &end) < 0)

@@ -38,7 +38,7 @@ static bool inode_type_known(uint32_t mode)
 
 static bool inode_number_possible(uint64_t ino)
 {
-	return ino == SLU_INO_ROOT || (ino >= SLU_INO_FIRST && ino < UINT64_MAX / 2);
+	return ino == SLU_INO_ROOT || (ino >= SLU_INO_FIRST && ino < REPAIR_NUMBER_MAX);
 }
 
 /* Puts fields right that say something impossible on their own; true if there were any. */

@@ -22,6 +22,12 @@
 
 #include "check_private.h"
 
+/*
+ * Inode numbers and transactions from here on are made up: counting from 1 nobody gets there, and
+ * the store refuses a volume whose next ones are twice as large.
+ */
+#define REPAIR_NUMBER_MAX (UINT64_MAX / 4)
+
 /* A leaf that is believed. In order of lower, without overlaps. */
 struct repair_leaf {
 	struct slu_key lower, upper;

@@ -471,6 +471,31 @@ static void a_superblock_alone_is_mended_without_a_new_tree(void **state)
 	assert_int_equal(f->repaired.repairs, 1);
 }
 
+static void super_huge_ino(struct slu_disk_super *s)
+{
+	slu_put_le64(&s->next_ino, UINT64_MAX / 2);
+	slu_put_le64(&s->ninodes, 3);
+}
+
+static void super_huge_txid(struct slu_disk_super *s)
+{
+	slu_put_le64(&s->txid, UINT64_MAX - 1);
+}
+
+static void numbers_that_nobody_counted_up_to_are_not_taken_over(void **state)
+{
+	struct fixture *f = *state;
+	struct slu_disk_super s;
+
+	fixture_poke_super(f, 3, super_huge_ino, true);
+	fixture_expect_repaired(f);
+	slu_simdisk_peek(f->disk, 0, &s);
+	assert_true(slu_get_le64(&s.next_ino) < 1000);
+	fixture_poke_super(f, 3, super_huge_txid, true);
+	assert_int_equal(fixture_repair(f), -EUCLEAN);
+	assert_non_null(f->why);
+}
+
 static void without_room_for_a_second_tree_it_says_so_and_changes_nothing(void **state)
 {
 	struct fixture *f = *state;
@@ -578,6 +603,7 @@ int main(void)
 		TEST(interrupted_at_any_write_it_can_be_run_again),
 		TEST(cancelled_it_has_changed_nothing),
 		TEST(a_superblock_alone_is_mended_without_a_new_tree),
+		TEST(numbers_that_nobody_counted_up_to_are_not_taken_over),
 		TEST(without_room_for_a_second_tree_it_says_so_and_changes_nothing),
 		TEST(a_failing_write_or_flush_is_an_error_and_the_next_run_mends_it),
 		TEST(lost_files_are_put_into_the_lost_found_that_is_there),
