@@ -106,7 +106,9 @@ static void repair_tell_counts(struct repair_run *run, const struct slu_disk_sup
 	} counts[] = {
 		{"blocks owned by files", slu_get_le64(&old->data_blocks),
 		 slu_get_le64(&new->data_blocks)},
-		{"blocks owned by nodes", slu_get_le64(&old->node_blocks), run->walked_nodes},
+		/* What could not be reached was not counted. */
+		{"blocks owned by nodes", slu_get_le64(&old->node_blocks),
+		 run->gaps->len ? slu_get_le64(&old->node_blocks) : run->walked_nodes},
 		{"bytes of records", slu_get_le64(&old->record_bytes),
 		 slu_get_le64(&new->record_bytes)},
 		{"inodes", slu_get_le64(&old->ninodes), slu_get_le64(&new->ninodes)},
