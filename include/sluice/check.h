@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * check: every invariant of the on-disk format, for fsck and for tests. Reads only.
+ * check: every invariant of the on-disk format, for fsck and for tests. All but slu_repair only read.
  *
  * One pass over the tree in key order with little memory: one bit per block for what is owned and
  * one for what the space records say (only for the parts of the volume in use), about 40 bytes per
@@ -101,5 +101,44 @@ int slu_check(struct slu_blockio *bio, const struct slu_check_opts *opts,
  */
 int slu_check_supers(struct slu_blockio *bio, const struct slu_check_opts *opts,
 		     struct slu_check_result *ret, const char **why);
+
+/* ------------------------------------------------------------------ repair */
+
+struct slu_repair_opts {
+	/*
+	 * One line for each thing that is put right; detail: how it was found out, for those who
+	 * want to know more. The text is valid during the call. May be NULL.
+	 */
+	void (*did)(void *ctx, const char *text, bool detail);
+	/* Blocks so far and in all; anything but 0 ends the repair with -ECANCELED. May be NULL. */
+	int (*progress)(void *ctx, uint64_t done, uint64_t total);
+	void *ctx;
+};
+
+struct slu_repair_result {
+	uint64_t repairs;              /* lines that were no detail */
+	uint64_t lost_ranges;          /* ranges of keys of which no valid node is left */
+	uint64_t leaves, found_leaves; /* believed; of these found by looking through the volume */
+	uint64_t inodes, reconnected;  /* reconnected: under lost+found */
+	uint64_t nodes;                /* written; 0: the tree stayed as it was */
+};
+
+/*
+ * Repairs the volume on bio, which is open for writing and locked: collects every record that can
+ * be believed (docs/design.md, Repair), mends or drops what contradicts the rest, writes a new tree
+ * into blocks that nothing uses, flushes, and switches the superblocks as a commit does. Until then
+ * nothing that the present superblock reaches is touched, so it can be interrupted and run again.
+ *
+ * Memory: 110 bytes for each leaf, 80 for each inode, 32 for each directory entry, 6 bits for each
+ * block of the chunks in use.
+ *
+ * 0: done; what is left is for slu_check to say. Otherwise nothing has been changed but blocks that
+ * nothing uses: -ENOSPC (no room for a second tree), -EUCLEAN (no superblock is left to begin
+ * with), -EINVAL, -EPROTONOSUPPORT (as slu_check), -EFBIG (the image is shorter than the volume),
+ * -ECANCELED, -ENOMEM, -EIO, -EROFS; *why is then a static line for people. If a superblock write or
+ * the last flush fails (-EIO), the volume is as it was or repaired, not in between. No lock held.
+ */
+int slu_repair(struct slu_blockio *bio, const struct slu_repair_opts *opts,
+	       struct slu_repair_result *ret, const char **why);
 
 #endif

@@ -9,6 +9,7 @@
  *	dir.c		directory entries and extended attributes: names, hashes, parts
  *	links.c		after the walk: links, orphans, reachability
  *	report.c	one line per problem
+ *	repair*.c	see repair_private.h
  *
  * One thread, no locks. Memory is GLib's: a tool that runs out of it ends.
  */
@@ -72,6 +73,7 @@ struct check_run {
 	struct slu_blockio *bio;
 	struct slu_store *store;
 	struct slu_disk_super super; /* the one in use */
+	unsigned int super_slot;     /* where it lies */
 	uint64_t nblocks, hash_seed, next_ino;
 	/* the walk */
 	uint64_t nodes;

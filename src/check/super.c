@@ -213,6 +213,7 @@ int check_supers(struct check_run *run, const char **why)
 		int newer = !slots[0].good || (slots[1].good && slots[1].txid > slots[0].txid);
 
 		super_result(run, slots[newer].block);
+		run->super_slot = (unsigned int)newer;
 		run->result->was_clean = super_is_clean(slots);
 		err = 1;
 	} else {

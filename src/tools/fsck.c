@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fsck.sluicefs: checks a volume and names what is wrong with it. Changes nothing.
+ * fsck.sluicefs: checks a volume and names what is wrong with it; with -y it repairs it.
  *
- * Opens the image for reading, under a shared lock, so that a volume mounted for writing is never
- * looked at while it changes. Exit statuses are fsck(8)'s.
+ * Without -y it opens the image for reading, under a shared lock, so that a volume mounted for
+ * writing is never looked at while it changes; with -y for writing, under an exclusive one. A repair
+ * is followed by a second check, and only that decides on the exit status. Statuses are fsck(8)'s.
  */
 #include "sluice/check.h"
 #include "sluice/units.h"
@@ -14,6 +15,7 @@
 #include <string.h>
 
 #define FSCK_CLEAN       0
+#define FSCK_CORRECTED   1
 #define FSCK_UNCORRECTED 4
 #define FSCK_ERROR       8
 #define FSCK_USAGE       16
@@ -24,16 +26,15 @@ static gboolean opt_no, opt_yes, opt_auto, opt_preen, opt_force, opt_verbose, op
 
 /* FILENAME: bytes as they are, whatever the locale. */
 static const GOptionEntry entries[] = {
-	{"no", 'n', 0, G_OPTION_ARG_NONE, &opt_no, "Change nothing (this version never does)",
-	 NULL},
+	{"no", 'n', 0, G_OPTION_ARG_NONE, &opt_no, "Change nothing (the default)", NULL},
 	{"yes", 'y', 0, G_OPTION_ARG_NONE, &opt_yes,
-	 "Repair (not in this version: damage is named only)", NULL},
+	 "Repair what is damaged, if there is room for a second tree", NULL},
 	{"auto", 'a', 0, G_OPTION_ARG_NONE, &opt_auto,
 	 "As at boot: a volume that was unmounted cleanly is not looked through", NULL},
 	{"preen", 'p', 0, G_OPTION_ARG_NONE, &opt_preen, "The same as -a", NULL},
 	{"force", 'f', 0, G_OPTION_ARG_NONE, &opt_force, "Look through it in any case", NULL},
-	{"verbose", 'v', 0, G_OPTION_ARG_NONE, &opt_verbose, "Show what was found, in numbers",
-	 NULL},
+	{"verbose", 'v', 0, G_OPTION_ARG_NONE, &opt_verbose,
+	 "Show what was found, in numbers, and how it was repaired", NULL},
 	{"offset", 0, 0, G_OPTION_ARG_FILENAME, &opt_offset, "Where in IMAGE the volume starts",
 	 "SIZE"},
 	{"wait", 'w', 0, G_OPTION_ARG_FILENAME, &opt_wait,
@@ -64,6 +65,16 @@ static void fsck_problem(void *ctx, const struct slu_problem *problem)
 
 	slu_progress_clear(&f->progress);
 	printf("%s: %s%s\n", f->image, problem->note ? "note: " : "", problem->text);
+}
+
+static void fsck_did(void *ctx, const char *text, bool detail)
+{
+	struct fsck *f = ctx;
+
+	if (detail && !opt_verbose)
+		return;
+	slu_progress_clear(&f->progress);
+	printf("%s: %s%s\n", f->image, detail ? "detail: " : "repaired: ", text);
 }
 
 static int fsck_progress(void *ctx, uint64_t done, uint64_t total)
@@ -115,14 +126,10 @@ static void fsck_print_numbers(const struct fsck *f, const struct slu_check_resu
 static int fsck_verdict(const struct fsck *f, const struct slu_check_result *r)
 {
 	if (r->problems) {
-		printf("%s: DAMAGED: %" PRIu64 " problem%s%s\n", f->image, r->problems,
+		printf("%s: DAMAGED: %" PRIu64 " problem%s%s%s\n", f->image, r->problems,
 		       r->problems == 1 ? "" : "s",
-		       r->incomplete ? "; not everything could be checked" : "");
-		if (opt_yes)
-			slu_tool_error(
-				"%s: nothing was repaired: this version finds and names damage, "
-				"and cannot repair it yet",
-				f->image);
+		       r->incomplete ? "; not everything could be checked" : "",
+		       opt_yes ? "" : "; -y repairs");
 		return FSCK_UNCORRECTED;
 	}
 	printf("%s: clean, %" PRIu64 " inodes, %" PRIu64 "/%" PRIu64 " blocks\n", f->image,
@@ -135,9 +142,9 @@ static int fsck_verdict(const struct fsck *f, const struct slu_check_result *r)
 static int fsck_open(struct fsck *f)
 {
 	const struct slu_blockio_opts opts = {
-		.readonly = true,
+		.readonly = !opt_yes,
 		.image_offset = f->offset,
-		.lock = SLU_LOCK_SHARED,
+		.lock = opt_yes ? SLU_LOCK_EXCLUSIVE : SLU_LOCK_SHARED,
 		.lock_wait_ns = f->busy.wait_ns,
 		.lock_busy = slu_tool_lock_busy,
 		.lock_busy_ctx = &f->busy,
@@ -151,43 +158,95 @@ static int fsck_open(struct fsck *f)
 	return err;
 }
 
-static int fsck_run(struct fsck *f)
+static int fsck_failed(const struct fsck *f, int err, const char *what, const char *why)
 {
-	const struct slu_check_opts opts = {.problem = fsck_problem,
-					    .progress = fsck_progress,
-					    .ctx = f};
-	bool quick = (opt_auto || opt_preen) && !opt_force;
-	struct slu_check_result result;
-	const char *why = NULL;
-	int err;
-
-	slu_progress_start(&f->progress, stderr, "checking");
-	if (quick) {
-		err = slu_check_supers(f->bio, &opts, &result, &why);
-		quick = !err && result.was_clean && !result.problems && !result.notes;
-		if (quick)
-			return fsck_verdict(f, &result);
-	}
-	err = slu_check(f->bio, &opts, &result, &why);
-	slu_progress_clear(&f->progress);
 	if (err == -ECANCELED) {
 		slu_tool_error("%s: cancelled", f->image);
 		return FSCK_CANCELLED;
 	}
-	if (err) {
-		slu_tool_error("%s: cannot be checked: %s", f->image, why ? why : g_strerror(-err));
-		return FSCK_ERROR;
+	slu_tool_error("%s: cannot be %s: %s", f->image, what, why ? why : g_strerror(-err));
+	return FSCK_ERROR;
+}
+
+static int fsck_check(struct fsck *f, struct slu_check_result *result)
+{
+	const struct slu_check_opts opts = {.problem = fsck_problem,
+					    .progress = fsck_progress,
+					    .ctx = f};
+	const char *why = NULL;
+	int err;
+
+	slu_progress_start(&f->progress, stderr, "checking");
+	err = slu_check(f->bio, &opts, result, &why);
+	slu_progress_clear(&f->progress);
+	return err ? fsck_failed(f, err, "checked", why) : 0;
+}
+
+/* 0: repaired, as far as it says itself. */
+static int fsck_repair(struct fsck *f)
+{
+	const struct slu_repair_opts opts = {.did = fsck_did, .progress = fsck_progress, .ctx = f};
+	struct slu_repair_result result;
+	const char *why = NULL;
+	int err;
+
+	slu_progress_start(&f->progress, stderr, "repairing");
+	err = slu_repair(f->bio, &opts, &result, &why);
+	slu_progress_clear(&f->progress);
+	if (!err)
+		return 0;
+	if (err != -ENOSPC && err != -EUCLEAN)
+		return fsck_failed(f, err, "repaired", why);
+	slu_tool_error("%s: nothing was repaired: %s", f->image, why);
+	return FSCK_UNCORRECTED;
+}
+
+/* Whether -a leaves the volume alone: it was unmounted cleanly. */
+static bool fsck_quick(struct fsck *f, struct slu_check_result *result)
+{
+	const struct slu_check_opts opts = {.ctx = f};
+	const char *why;
+
+	if ((!opt_auto && !opt_preen) || opt_force)
+		return false;
+	return !slu_check_supers(f->bio, &opts, result, &why) && result->was_clean &&
+	       !result->problems && !result->notes;
+}
+
+static int fsck_run(struct fsck *f)
+{
+	struct slu_check_result result;
+	int status;
+
+	if (fsck_quick(f, &result))
+		return fsck_verdict(f, &result);
+	status = fsck_check(f, &result);
+	if (status)
+		return status;
+	if (!opt_yes || !result.problems) {
+		if (opt_verbose)
+			fsck_print_numbers(f, &result);
+		return fsck_verdict(f, &result);
 	}
+	status = fsck_repair(f);
+	if (status)
+		return status;
+	status = fsck_check(f, &result);
+	if (status)
+		return status;
 	if (opt_verbose)
 		fsck_print_numbers(f, &result);
-	return fsck_verdict(f, &result);
+	status = fsck_verdict(f, &result);
+	return status == FSCK_CLEAN ? FSCK_CORRECTED : status;
 }
 
 int main(int argc, char **argv)
 {
 	static const char about[] =
-		"Checks every invariant of a sluicefs volume and names what is wrong.\n\n"
-		"Exit status: 0 clean, 4 damaged, 8 could not be checked, 16 usage, 32 cancelled.";
+		"Checks every invariant of a sluicefs volume and names what is wrong; -y repairs "
+		"it.\n\n"
+		"Exit status: 0 clean, 1 repaired, 4 damaged, 8 could not be checked, 16 usage,\n"
+		"32 cancelled.";
 	const struct sigaction on_signal = {.sa_handler = fsck_on_signal};
 	struct fsck f = {0};
 	int status;

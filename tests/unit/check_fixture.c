@@ -221,7 +221,7 @@ static void put_symlink(struct slu_batch *b, uint64_t ino)
 }
 
 /* Enough files in a directory of their own for a tree of two levels: /many/0 … */
-static void fixture_fill(struct fixture *f, uint64_t dir, unsigned int n)
+void fixture_fill(struct fixture *f, uint64_t dir, unsigned int n)
 {
 	for (unsigned int i = 0; i < n; i += 32) {
 		struct slu_batch b;
@@ -484,4 +484,50 @@ void fixture_expect_text(const struct fixture *f, const char *text)
 {
 	if (!strstr(f->texts, text))
 		fail_msg("expected a text with \"%s\", found:\n%s", text, f->texts);
+}
+
+/* ------------------------------------------------------------------ repairing */
+
+static void on_repair(void *ctx, const char *text, bool detail)
+{
+	struct fixture *f = ctx;
+	size_t n = strlen(f->texts);
+
+	assert_null(strchr(text, '\n'));
+	snprintf(f->texts + n, sizeof(f->texts) - n, "  %s%s\n", detail ? "(detail) " : "", text);
+}
+
+int fixture_repair(struct fixture *f)
+{
+	const struct slu_repair_opts opts = {.did = on_repair, .ctx = f};
+	struct slu_blockio *bio = open_bio(f->disk, false);
+	int err;
+
+	assert_null(f->store);
+	f->texts[0] = 0;
+	f->why = NULL;
+	err = slu_repair(bio, &opts, &f->repaired, &f->why);
+	slu_blockio_close(bio);
+	return err;
+}
+
+void fixture_expect_repaired(struct fixture *f)
+{
+	char texts[sizeof(f->texts)];
+	int err = fixture_repair(f);
+
+	if (err)
+		fail_msg("the repair failed: %d, %s\n%s", err, f->why, f->texts);
+	memcpy(texts, f->texts, sizeof(texts));
+	fixture_check(f);
+	if (f->error || f->result.problems || f->notes)
+		fail_msg("after the repair:\n%s\nwhat it did:\n%s", f->texts, texts);
+	assert_true(f->result.was_clean);
+	/* The store takes its tree for one of its own. */
+	fixture_open(f);
+	fixture_put(f, SLU_KEY(SLU_INO_ROOT, SLU_REC_XATTR_PART, 1), "x", 1);
+	fixture_put(f, SLU_KEY(SLU_INO_ROOT, SLU_REC_XATTR_PART, 1), NULL, 0);
+	fixture_close(f);
+	fixture_expect(f, SLU_PROBLEM_NKINDS);
+	memcpy(f->texts, texts, sizeof(texts));
 }

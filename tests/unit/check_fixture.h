@@ -40,7 +40,8 @@ struct fixture {
 	int error;
 	const char *why;
 	unsigned int kinds[SLU_PROBLEM_NKINDS], notes;
-	char texts[16384];
+	char texts[65536];
+	struct slu_repair_result repaired; /* the last repair */
 };
 
 void fixture_new(struct fixture *f);
@@ -81,6 +82,12 @@ void fixture_poke_super(struct fixture *f, unsigned int slots, void (*fn)(struct
  */
 void fixture_check(struct fixture *f);
 void fixture_expect(struct fixture *f, ...);
+/* Repairs it; the lines are in f->texts. What slu_repair returns. */
+int fixture_repair(struct fixture *f);
+/* Repairs it, and then it must be sound, take changes, and be sound after them. */
+void fixture_expect_repaired(struct fixture *f);
+/* n more empty files (a multiple of 32), named by numbers from 0 on, in a directory. */
+void fixture_fill(struct fixture *f, uint64_t dir, unsigned int n);
 /* One of the texts contains this. */
 void fixture_expect_text(const struct fixture *f, const char *text);
 
