@@ -144,6 +144,8 @@ void check_inode_end(struct check_run *run);
 
 void check_dirent(struct check_run *run, const struct slu_key *key, const uint8_t *value,
 		  size_t len);
+/* Prefixes that this filesystem takes; system. has the two ACLs alone. No NUL. */
+bool check_xattr_name_ok(const char *name, size_t len);
 void check_xattr(struct check_run *run, const struct slu_key *key, const uint8_t *value,
 		 size_t len);
 void check_xattr_part(struct check_run *run, const struct slu_key *key, const uint8_t *value,

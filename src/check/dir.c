@@ -103,8 +103,7 @@ void check_dirent(struct check_run *run, const struct slu_key *key, const uint8_
 
 /* ------------------------------------------------------------------ extended attributes */
 
-/* Prefixes that this filesystem takes; system. has the two ACLs alone. */
-static bool dir_xattr_name_ok(const char *name, size_t len)
+bool check_xattr_name_ok(const char *name, size_t len)
 {
 	static const char *const prefixes[] = {XATTR_USER_PREFIX, XATTR_TRUSTED_PREFIX,
 					       XATTR_SECURITY_PREFIX};
@@ -164,7 +163,7 @@ void check_xattr(struct check_run *run, const struct slu_key *key, const uint8_t
 		return;
 	}
 	quoted = check_quote(name, dx.name_len);
-	if (!dir_xattr_name_ok(name, dx.name_len))
+	if (!check_xattr_name_ok(name, dx.name_len))
 		check_report(run, SLU_PROBLEM_XATTR, key->ino, 0,
 			     "inode %" PRIu64 ": %s is no name of an extended attribute", key->ino,
 			     quoted);

@@ -5,7 +5,6 @@
  * refused by the kernel: such entries go, and what only they led to is reconnected.
  */
 #include "repair_private.h"
-#include <linux/xattr.h>
 #include <sys/stat.h>
 #include <xxhash.h>
 
@@ -94,27 +93,6 @@ bool repair_keep_dirent(struct repair_run *run, const struct slu_key *key, const
 
 /* ------------------------------------------------------------------ extended attributes */
 
-/* Prefixes that this filesystem takes; system. has the two ACLs alone. */
-static bool name_xattr_ok(const char *name, size_t len)
-{
-	static const char *const prefixes[] = {XATTR_USER_PREFIX, XATTR_TRUSTED_PREFIX,
-					       XATTR_SECURITY_PREFIX};
-	static const char *const acls[] = {XATTR_NAME_POSIX_ACL_ACCESS,
-					   XATTR_NAME_POSIX_ACL_DEFAULT};
-
-	if (memchr(name, 0, len))
-		return false;
-	for (size_t i = 0; i < slu_array_size(prefixes); i++) {
-		if (len > strlen(prefixes[i]) && !memcmp(name, prefixes[i], strlen(prefixes[i])))
-			return true;
-	}
-	for (size_t i = 0; i < slu_array_size(acls); i++) {
-		if (len == strlen(acls[i]) && !memcmp(name, acls[i], len))
-			return true;
-	}
-	return false;
-}
-
 /* Attributes are told apart from those whose parts were incomplete in the first pass by their key. */
 static GBytes *name_key_bytes(uint64_t ino, uint64_t off)
 {
@@ -160,7 +138,7 @@ bool repair_keep_xattr(struct repair_run *run, const struct slu_key *key, const 
 	if (!dx.name_len || dx.flags > 1 || parts.value_len > NAME_XATTR_VALUE_MAX ||
 	    len != sizeof(dx) + dx.name_len + (dx.flags ? 0 : (size_t)parts.value_len))
 		return name_drop(run, key, "", 0, "malformed");
-	if (!name_xattr_ok(name, dx.name_len))
+	if (!check_xattr_name_ok(name, dx.name_len))
 		return name_drop(run, key, name, dx.name_len, "it is no name of an attribute");
 	if (!strncmp(name, "system.", slu_min((size_t)dx.name_len, strlen("system."))) &&
 	    !dx.flags &&
