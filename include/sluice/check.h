@@ -113,6 +113,8 @@ struct slu_repair_opts {
 	/* Blocks so far and in all; anything but 0 ends the repair with -ECANCELED. May be NULL. */
 	int (*progress)(void *ctx, uint64_t done, uint64_t total);
 	void *ctx;
+	/* Whose files and directories become whose own record is lost, and lost+found. */
+	uint32_t uid, gid;
 };
 
 struct slu_repair_result {

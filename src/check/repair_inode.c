@@ -120,6 +120,8 @@ void repair_fill_inode(struct repair_run *run, const struct repair_inode *i,
 		slu_put_le64(&now.sec, (uint64_t)slu_clock_realtime().tv_sec);
 		di->atime = di->mtime = di->ctime = di->btime = now;
 		slu_put_le32(&di->generation, 1);
+		slu_put_le32(&di->uid, run->opts->uid);
+		slu_put_le32(&di->gid, run->opts->gid);
 		slu_put_le32(&di->mode, mode | (i->ino == SLU_INO_ROOT ? 0755
 						: S_ISDIR(mode)        ? 0700
 						: S_ISLNK(mode)        ? 0777

@@ -185,7 +185,14 @@ static int fsck_check(struct fsck *f, struct slu_check_result *result)
 /* 0: repaired, as far as it says itself. */
 static int fsck_repair(struct fsck *f)
 {
-	const struct slu_repair_opts opts = {.did = fsck_did, .progress = fsck_progress, .ctx = f};
+	/* Whoever can write the image can read all of it anyway. */
+	const struct slu_repair_opts opts = {
+		.did = fsck_did,
+		.progress = fsck_progress,
+		.ctx = f,
+		.uid = geteuid(),
+		.gid = getegid(),
+	};
 	struct slu_repair_result result;
 	const char *why = NULL;
 	int err;

@@ -236,7 +236,7 @@ static GArray *matrix_plan(const char *only)
 
 /* ------------------------------------------------------------------ the mode */
 
-static int matrix_run_all(const char *dir, char *path, int fd, const struct selfwrite_options *opts,
+static int matrix_run_all(const char *dir, const char *path, const struct selfwrite_options *opts,
 			  const GArray *combos)
 {
 	char *quoted = g_shell_quote(dir);
@@ -244,7 +244,6 @@ static int matrix_run_all(const char *dir, char *path, int fd, const struct self
 				      (long long)opts->seed);
 	struct selfwrite_job job = {
 		.path = path,
-		.fd = fd,
 		.opts = opts,
 		.quiet = opts->json,
 		.again = again,
@@ -278,14 +277,14 @@ int selfwrite_matrix(const char *dir, const struct selfwrite_options *opts)
 		slu_tool_error("%s: cannot make a file there: %s", dir, strerror(errno));
 		goto out;
 	}
-	verdict = matrix_run_all(dir, path, fd, opts, combos);
+	close(fd);
+	verdict = matrix_run_all(dir, path, opts, combos);
 	if (verdict == SELFWRITE_DEADLOCK) /* touching the file now might hang this process too */
 		goto out;
 	if (!opts->keep && unlink(path) != 0) {
 		slu_tool_error("%s: cannot remove it: %s", path, strerror(errno));
 		verdict = SELFWRITE_FAILED;
 	}
-	close(fd);
 out:
 	g_array_free(combos, TRUE);
 	g_free(path);

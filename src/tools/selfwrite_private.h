@@ -108,10 +108,12 @@ struct selfwrite_shared {
 
 struct selfwrite;
 
-/* A list of things to run in a worker. */
+/*
+ * A list of things to run in a worker. The file is there, and only the worker has it open: whoever
+ * has, waits in close(2), or in exit(2), for a filesystem that may not answer any more.
+ */
 struct selfwrite_job {
 	const char *path;
-	int fd;
 	const struct selfwrite_options *opts;
 	bool quiet;        /* no lines: somebody else reports */
 	const char *again; /* how to run one alone, but for its name; NULL: there is no way */

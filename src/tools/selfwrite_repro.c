@@ -163,10 +163,11 @@ static int repro_run(struct selfwrite *sw, const void *plan, size_t i)
 
 /* ------------------------------------------------------------------ the file */
 
-/* A file of our own, or an existing one, which is overwritten; -1 after a message. */
-static int repro_open(const char *path, bool *ret_created)
+/* A file of our own, or an existing one, which is overwritten; false after a message. */
+static bool repro_file(const char *path, bool *ret_created)
 {
 	struct stat st;
+	bool ok = false;
 	int fd;
 
 	*ret_created = true;
@@ -180,11 +181,11 @@ static int repro_open(const char *path, bool *ret_created)
 	} else if (!S_ISREG(st.st_mode)) {
 		slu_tool_error("%s: not a regular file", path);
 	} else {
-		return fd;
+		ok = true;
 	}
 	if (fd >= 0)
 		close(fd);
-	return -1;
+	return ok;
 }
 
 int selfwrite_repro(const char *path, const struct selfwrite_options *opts)
@@ -200,8 +201,7 @@ int selfwrite_repro(const char *path, const struct selfwrite_options *opts)
 	bool created;
 	int verdict;
 
-	job.fd = repro_open(path, &created);
-	if (job.fd < 0)
+	if (!repro_file(path, &created))
 		return SELFWRITE_FAILED;
 	verdict = selfwrite_run(&job);
 	if (verdict == SELFWRITE_DEADLOCK)
@@ -210,6 +210,5 @@ int selfwrite_repro(const char *path, const struct selfwrite_options *opts)
 		slu_tool_error("%s: cannot remove it: %s", path, strerror(errno));
 		verdict = SELFWRITE_FAILED;
 	}
-	close(job.fd);
 	return verdict;
 }

@@ -6,6 +6,7 @@
  */
 #include "selfwrite_private.h"
 #include <dirent.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -42,11 +43,13 @@ static void watch_report(struct selfwrite_job *job, size_t i)
 
 static int watch_worker(struct selfwrite_job *job, struct selfwrite_shared *shared, size_t first)
 {
-	struct selfwrite sw = {.path = job->path,
-			       .shared = shared,
-			       .fd = job->fd,
-			       .seed = job->opts->seed};
+	struct selfwrite sw = {.path = job->path, .shared = shared, .seed = job->opts->seed};
 
+	sw.fd = open(job->path, O_RDWR | O_CLOEXEC);
+	if (sw.fd < 0) {
+		slu_tool_error("%s: %s", job->path, strerror(errno));
+		return SELFWRITE_FAILED;
+	}
 	if (selfwrite_file_init(&sw, job->file_max)) {
 		fprintf(stderr, "sluice-selfwrite: out of memory\n");
 		return SELFWRITE_FAILED;
@@ -67,6 +70,7 @@ static int watch_worker(struct selfwrite_job *job, struct selfwrite_shared *shar
 		watch_report(job, i);
 	}
 	selfwrite_file_fini(&sw);
+	close(sw.fd);
 	return SELFWRITE_PASSED;
 }
 

@@ -499,7 +499,7 @@ static void on_repair(void *ctx, const char *text, bool detail)
 
 int fixture_repair(struct fixture *f)
 {
-	const struct slu_repair_opts opts = {.did = on_repair, .ctx = f};
+	const struct slu_repair_opts opts = {.did = on_repair, .ctx = f, .uid = 1234, .gid = 5678};
 	struct slu_blockio *bio = open_bio(f->disk, false);
 	int err;
 

@@ -664,6 +664,8 @@ static void a_failing_write_or_flush_is_an_error_and_the_next_run_mends_it(void 
 static void lost_files_are_put_into_the_lost_found_that_is_there(void **state)
 {
 	struct fixture *f = *state;
+	struct slu_disk_inode di;
+	uint8_t name[300];
 
 	fixture_open(f);
 	fixture_del_dirent(f, f->ino.dir, "fifo");
@@ -672,6 +674,12 @@ static void lost_files_are_put_into_the_lost_found_that_is_there(void **state)
 	assert_int_equal(f->repaired.reconnected, 1);
 	fixture_expect_text(f, "lost+found is made");
 	fixture_open(f);
+	fixture_get(f, fixture_name_key(SLU_INO_ROOT, SLU_REC_DIRENT, "lost+found", 0), name,
+		    sizeof(name));
+	fixture_get(f, SLU_KEY(slu_get_le64((slu_le64 *)name), SLU_REC_INODE, 0), &di, sizeof(di));
+	assert_int_equal(slu_get_le32(&di.mode), S_IFDIR | 0700);
+	assert_int_equal(slu_get_le32(&di.uid), 1234);
+	assert_int_equal(slu_get_le32(&di.gid), 5678);
 	fixture_del_dirent(f, SLU_INO_ROOT, "dir");
 	fixture_close(f);
 	fixture_expect_repaired(f);

@@ -21,6 +21,8 @@ refused 1 '--json goes with --matrix' sluice-selfwrite --json "$MNT/file"
 sluice-selfwrite --matrix --timeout 1 "$MNT" >"$SLU_WORK/out" &
 pid=$!
 wait_for 20 grep -q ^ok "$SLU_WORK/out"
+# Else it would wait in exit(2), for the dirty pages.
+! find "/proc/$pid/fd" -lname "$MNT/*" | grep . || fail "the watcher has a file of the filesystem open"
 daemon=$(daemon_pid)
 kill -STOP "$daemon"
 status=0
