@@ -71,13 +71,20 @@ struct slu_aspace {
 	 * or from the size on disk on, so at most one range for each dirty page.
 	 */
 	struct slu_ranges unsynced;
-	uint64_t synced_end;  /* bytes: the greatest end of anything written out */
-	uint32_t npages;      /* pages in the list */
-	uint32_t first_page;  /* of the list of all pages of this inode; SLU_PAGE_NONE */
-	uint32_t nfailed;     /* of them in state ERROR */
-	uint32_t nreads;      /* read requests in flight */
-	uint32_t nwaiters;    /* threads in wait */
-	struct slu_cond wait; /* the end of writeback, of a read, of an eviction */
+	/*
+	 * Bytes that writes in no order have passed over, beyond the size in memory at that time:
+	 * holes, or on their way. Value: when, slu_clock_ns. The size on disk stays below them
+	 * until they have come or are settled.
+	 */
+	struct slu_ranges awaited;
+	uint64_t awaited_last; /* bytes: start of the range added last */
+	uint64_t synced_end;   /* bytes: the greatest end of anything written out */
+	uint32_t npages;       /* pages in the list */
+	uint32_t first_page;   /* of the list of all pages of this inode; SLU_PAGE_NONE */
+	uint32_t nfailed;      /* of them in state ERROR */
+	uint32_t nreads;       /* read requests in flight */
+	uint32_t nwaiters;     /* threads in wait */
+	struct slu_cond wait;  /* the end of writeback, of a read, of an eviction */
 	uint64_t wb_error; /* sequence << 32 | errno of the newest writeback error; 0: none yet */
 
 	/* writeback's, under its lock */
@@ -385,6 +392,15 @@ int slu_cache_fill_ranges(struct slu_cache *cache);
  */
 void slu_pages_set_dirty(struct slu_aspace *as, struct slu_frames *fr, struct slu_page **pages,
 			 uint32_t n, uint64_t pos, uint64_t end, uint64_t new_size);
+/*
+ * Before that, for a write of [pos, end) that others may overtake: what it passes over beyond the
+ * size is awaited. After it: what has come is awaited no more. as->lock exclusive.
+ */
+void slu_aspace_await(struct slu_aspace *as, uint64_t pos);
+void slu_aspace_arrived(struct slu_aspace *as, uint64_t pos, uint64_t end);
+bool slu_aspace_awaits(struct slu_aspace *as);
+/* What has been awaited since `since` or longer is a hole. UINT64_MAX: all. No lock needed. */
+void slu_aspace_settle(struct slu_aspace *as, uint64_t since);
 /*
  * The first run of pages that are DIRTY and not WRITEBACK in [*pgidx, end), at most max: marks them
  * WRITEBACK and clears DIRTY. pages[] and frames[] are referenced. Returns how many; *pgidx is the

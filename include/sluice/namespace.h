@@ -181,8 +181,13 @@ void slu_inode_touch(struct slu_inode *inode, unsigned int what);
  * has been punched out again) is only recorded here.
  */
 int slu_inode_sync_attr(struct slu_inode *inode, uint64_t *ret_txid);
-/* All inodes with attr_dirty, bounded; 1 = more. Called every commit interval and by sync. */
-int slu_ns_sync_attrs(struct slu_ns *ns);
+/*
+ * The same for all inodes with attr_dirty. settle: no byte that a write has passed over is on its
+ * way any more; else those of the last seconds may be. Called every commit interval and by sync.
+ */
+int slu_ns_sync_attrs(struct slu_ns *ns, bool settle);
+/* After a write that passed over bytes: keeps the inode until the size has come to disk. */
+void slu_inode_awaits(struct slu_inode *inode);
 
 /*
  * The kernel has been told of ino once more / forgets it n times. When nobody knows an orphan any

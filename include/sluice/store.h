@@ -47,6 +47,7 @@ struct slu_store_opts {
 	bool readonly;
 	size_t node_cache_bytes;     /* at least 1 MiB; 0: 16 MiB */
 	uint64_t commit_interval_ns; /* 0: 5 s */
+	uint64_t give_up_ns;         /* after so long of failed commits: read-only; 0: 30 s */
 	bool reserve_host;           /* have the host back blocks before they are promised */
 	struct slu_event_sink events;
 };

@@ -71,6 +71,11 @@ void slu_source_fd_init(struct slu_source_fd *s, int fd);
 #define SLU_WRITE_WHOLE 4u
 /* For slu_fs_write: the times are not moved, since whoever has the data sets them, too. */
 #define SLU_WRITE_KEEP_TIMES 8u
+/*
+ * What lies before pos may have been written earlier and get here later: the kernel's write-back
+ * cache. What the write passes over is awaited (slu_aspace_await).
+ */
+#define SLU_WRITE_UNORDERED 16u
 
 struct slu_write_result {
 	uint64_t pos;  /* where it was written (append) */

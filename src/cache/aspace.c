@@ -139,6 +139,7 @@ void slu_aspace_init(struct slu_aspace *as, struct slu_cache *cache, struct slu_
 	slu_ranges_init(&as->dirty, &cache->ranges, true);
 	slu_ranges_init(&as->writeback, &cache->ranges, true);
 	slu_ranges_init(&as->unsynced, &cache->ranges, true);
+	slu_ranges_init(&as->awaited, &cache->ranges, false);
 	as->synced_end = disk_size;
 	as->first_page = SLU_PAGE_NONE;
 }
@@ -166,6 +167,7 @@ void slu_aspace_fini(struct slu_aspace *as)
 	as->nwaiters--;
 	slu_mutex_unlock(&as->tags);
 	slu_ranges_fini(&as->unsynced);
+	slu_ranges_fini(&as->awaited);
 	slu_cond_fini(&as->wait);
 	slu_mutex_fini(&as->tags);
 	slu_rwlock_fini(&as->lock);

@@ -46,8 +46,8 @@ static void must_clear(struct slu_ranges *s, uint64_t start, uint64_t end)
 int slu_cache_fill_ranges(struct slu_cache *c)
 {
 	/*
-	 * An operation takes at most four nodes between two calls of this, so a thousand of them at
-	 * once do not run out of what one of them has made sure of.
+	 * An operation takes at most eight nodes between two calls of this, so five hundred of them
+	 * at once do not run out of what one of them has made sure of.
 	 */
 	return slu_range_pool_fill(&c->ranges, SLU_CACHE_SPARE_RANGES);
 }
@@ -137,6 +137,59 @@ void slu_pages_set_dirty(struct slu_aspace *as, struct slu_frames *fr, struct sl
 	fr->dirty -= room;
 	for (uint32_t i = 0; i < n; i++)
 		slu_page_put(c, pages[i]);
+}
+
+/* ------------------------------------------------------------------ awaited */
+
+/*
+ * The kernel sends the pages of its write-back cache in the order of the file, several requests at
+ * a time, and they get here in any order: one may wait for memory while the next is on disk
+ * already. If the size on disk went along, a crash would leave zeros that nobody has written.
+ */
+
+#define AWAITED_MOST 64u /* ranges of one inode; then the last one grows, over what has come too */
+
+void slu_aspace_await(struct slu_aspace *as, uint64_t pos)
+{
+	uint64_t size = slu_aspace_size(as);
+
+	if (pos <= size)
+		return;
+	slu_mutex_lock(&as->tags);
+	if (as->awaited.count < AWAITED_MOST || as->awaited_last > size)
+		as->awaited_last = size;
+	must_set(&as->awaited, as->awaited_last, pos, slu_clock_ns());
+	slu_mutex_unlock(&as->tags);
+}
+
+void slu_aspace_arrived(struct slu_aspace *as, uint64_t pos, uint64_t end)
+{
+	slu_mutex_lock(&as->tags);
+	if (!slu_ranges_empty(&as->awaited))
+		must_clear(&as->awaited, pos, end);
+	slu_mutex_unlock(&as->tags);
+}
+
+bool slu_aspace_awaits(struct slu_aspace *as)
+{
+	bool awaits;
+
+	slu_mutex_lock(&as->tags);
+	awaits = !slu_ranges_empty(&as->awaited);
+	slu_mutex_unlock(&as->tags);
+	return awaits;
+}
+
+void slu_aspace_settle(struct slu_aspace *as, uint64_t since)
+{
+	struct slu_range r = {.end = 0};
+
+	slu_mutex_lock(&as->tags);
+	while (slu_ranges_at_or_after(&as->awaited, r.end, &r)) {
+		if (r.value <= since)
+			must_clear(&as->awaited, r.start, r.end);
+	}
+	slu_mutex_unlock(&as->tags);
 }
 
 bool slu_aspace_dirty(struct slu_aspace *as)
@@ -325,7 +378,10 @@ static uint64_t synced_size(struct slu_aspace *as, uint64_t start, uint64_t end)
 		else
 			more = slu_ranges_at_or_after(&as->unsynced, end, &first);
 	}
-	return more ? slu_min(size, slu_min(first.start, synced)) : size;
+	size = more ? slu_min(size, slu_min(first.start, synced)) : size;
+	if (slu_ranges_at_or_after(&as->awaited, 0, &first))
+		size = slu_min(size, first.start);
+	return size;
 }
 
 uint64_t slu_aspace_synced_size(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
@@ -551,8 +607,10 @@ int slu_pages_drop(struct slu_aspace *as, uint64_t first, uint64_t end)
 void slu_aspace_forget(struct slu_aspace *as, uint64_t pos, uint64_t end)
 {
 	slu_mutex_lock(&as->tags);
-	if (pos < end)
+	if (pos < end) {
 		must_clear(&as->unsynced, pos, end);
+		must_clear(&as->awaited, pos, end);
+	}
 	if (end == UINT64_MAX)
 		as->synced_end = slu_min(as->synced_end, pos);
 	slu_mutex_unlock(&as->tags);

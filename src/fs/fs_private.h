@@ -32,7 +32,8 @@ void gate_leave_write(struct slu_fs *fs, struct slu_inode *inode);
 int gate_enter_resize(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode *inode);
 void gate_leave_resize(struct slu_fs *fs, struct slu_inode *inode);
 void gate_open_write(struct slu_fs *fs, struct slu_inode *inode);
-void gate_close_write(struct slu_fs *fs, struct slu_inode *inode);
+/* Whether it was the last. */
+bool gate_close_write(struct slu_fs *fs, struct slu_inode *inode);
 bool gate_open_for_write(struct slu_fs *fs, struct slu_inode *inode);
 
 /* housekeep.c */

@@ -136,12 +136,13 @@ void gate_open_write(struct slu_fs *fs, struct slu_inode *inode)
 	slu_mutex_unlock(&fs->p->gate_lock);
 }
 
-void gate_close_write(struct slu_fs *fs, struct slu_inode *inode)
+bool gate_close_write(struct slu_fs *fs, struct slu_inode *inode)
 {
 	slu_mutex_lock(&fs->p->gate_lock);
 	slu_assert(inode->nopen_write > 0);
-	inode->nopen_write--;
+	bool last = --inode->nopen_write == 0;
 	slu_mutex_unlock(&fs->p->gate_lock);
+	return last;
 }
 
 bool gate_open_for_write(struct slu_fs *fs, struct slu_inode *inode)

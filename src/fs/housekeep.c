@@ -39,8 +39,7 @@ static void housekeeper(void *arg)
 		if (reclaim)
 			reclaim_all(fs);
 		if (slu_clock_ns() >= next_attrs) {
-			while (slu_ns_sync_attrs(fs->ns) > 0)
-				;
+			slu_ns_sync_attrs(fs->ns, false);
 			next_attrs = slu_clock_ns() + interval;
 		}
 

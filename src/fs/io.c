@@ -103,6 +103,8 @@ static int write_inode(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode 
 	gate_leave_write(fs, inode);
 	if (ret->done && !(flags & SLU_WRITE_KEEP_TIMES))
 		slu_inode_touch(inode, SLU_TOUCH_MTIME);
+	if (ret->done && flags & SLU_WRITE_UNORDERED)
+		slu_inode_awaits(inode);
 	return err;
 }
 

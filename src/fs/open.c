@@ -77,8 +77,9 @@ void slu_fs_release(struct slu_fs *fs, uint64_t ino, uint64_t fh)
 	if (slu_inode_get(fs->ns, ino, &inode))
 		return;
 	slu_handle_free(fs->cache, fh);
-	if (for_write((int)flags))
-		gate_close_write(fs, inode);
+	/* Before the last writer closes the kernel has sent all it has. */
+	if (for_write((int)flags) && gate_close_write(fs, inode))
+		slu_aspace_settle(&inode->data, UINT64_MAX);
 	slu_inode_closed(inode);
 	slu_inode_put(inode);
 }

@@ -26,6 +26,9 @@ int fs_sync_inode(struct slu_fs *fs, struct slu_inode *inode, bool datasync)
 	uint64_t txid;
 	int err = 0;
 
+	/* Whoever had written before has sent it all. */
+	if (S_ISREG(inode->type))
+		slu_aspace_settle(&inode->data, UINT64_MAX);
 	if (S_ISREG(inode->type) && fs->wb)
 		err = slu_writeback_range(fs->wb, &inode->data, 0, UINT64_MAX);
 	if (err)
@@ -64,17 +67,14 @@ int slu_fs_fsync(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t 
 
 int slu_fs_sync(struct slu_fs *fs)
 {
-	int err, more;
+	int err, attr_err, commit_err;
 
 	if (!fs->wb) /* mounted read-only */
 		return 0;
 	err = slu_writeback_all(fs->wb);
-	do {
-		more = slu_ns_sync_attrs(fs->ns);
-	} while (more > 0);
-	int commit_err = slu_store_commit(fs->store, slu_store_txid(fs->store), true);
-
-	return err ? err : more < 0 ? more : commit_err;
+	attr_err = slu_ns_sync_attrs(fs->ns, true);
+	commit_err = slu_store_commit(fs->store, slu_store_txid(fs->store), true);
+	return err ? err : attr_err ? attr_err : commit_err;
 }
 
 static void allow_changes(struct slu_fs *fs, bool allow)

@@ -205,6 +205,8 @@ static int write_some(struct request *req, const struct fuse_write_in *in)
 			(req->s->opts.writeback ? SLU_WRITE_KEEP_TIMES : 0);
 	else if (in->flags & O_DIRECT)
 		flags = SLU_WRITE_WHOLE;
+	if (req->s->opts.writeback)
+		flags |= SLU_WRITE_UNORDERED;
 	slu_source_buffer_init(&src, &iov, 1);
 	/* The kernel does not know whose handle it is that it writes back through. */
 	err = slu_fs_write(fs_of(req), &req->ctx, request_ino(req), cached ? NO_HANDLE : in->fh,

@@ -218,6 +218,12 @@ static void size_recorded(struct slu_inode *inode, uint64_t size)
 		inode->data_end = 0;
 }
 
+/* The size waits for bytes on their way: stays in memory, and on the list, until they are settled. */
+static bool awaits(struct slu_inode *inode)
+{
+	return S_ISREG(inode->type) && slu_aspace_awaits(&inode->data);
+}
+
 static void inode_put_done(struct slu_inode *inode, uint64_t txid)
 {
 	inode->orphan_truncate = inode->record_orphan;
@@ -225,6 +231,8 @@ static void inode_put_done(struct slu_inode *inode, uint64_t txid)
 	inode->last_txid = txid;
 	size_recorded(inode, inode->record_size);
 	itable_attr_clean(inode);
+	if (awaits(inode))
+		itable_attr_dirty(inode);
 }
 
 /*
@@ -257,7 +265,7 @@ void inode_recorded(struct slu_inode *inode, uint64_t record_size)
 {
 	size_recorded(inode, record_size);
 	itable_attr_clean(inode);
-	if (record_is_old(inode))
+	if (record_is_old(inode) || awaits(inode))
 		itable_attr_dirty(inode);
 }
 
@@ -381,6 +389,16 @@ void slu_inode_touch(struct slu_inode *inode, unsigned int what)
 	slu_mutex_unlock(&inode->vol.iomap.lock);
 }
 
+void slu_inode_awaits(struct slu_inode *inode)
+{
+	if (!awaits(inode))
+		return;
+	slu_mutex_lock(&inode->vol.iomap.lock);
+	if (awaits(inode) && !inode->attr_dirty)
+		itable_attr_dirty(inode);
+	slu_mutex_unlock(&inode->vol.iomap.lock);
+}
+
 /* What a ticket for it has room for: the inode's record, and an orphan record that may go. */
 #define PUT_ALONE_RECORDS 2u
 
@@ -460,17 +478,16 @@ int slu_inode_sync_attr(struct slu_inode *inode, uint64_t *ret_txid)
 
 #define SYNC_ATTRS_AT_ONCE 64u
 
-int slu_ns_sync_attrs(struct slu_ns *ns)
+/* Nothing that the kernel has sent is on its way for so long. */
+#define AWAIT_NS (10 * SLU_NS_PER_SEC)
+
+/* n of those on the list. */
+static int sync_some(struct slu_ns *ns, size_t n, uint64_t settle_since)
 {
 	struct slu_ticket ticket = {0};
 	struct slu_inode *inode;
 	int err;
 
-	slu_mutex_lock(&ns->table.lock);
-	size_t n = slu_min(ns->table.dirty.n, SYNC_ATTRS_AT_ONCE);
-	slu_mutex_unlock(&ns->table.lock);
-	if (!n)
-		return 0;
 	/* No records are added and none grows: every inode's is there already. */
 	err = slu_ticket_get(ns->store, &ticket, (uint32_t)n * PUT_ALONE_RECORDS, 0,
 			     SLU_TICKET_KEPT_BACK, NULL);
@@ -478,6 +495,8 @@ int slu_ns_sync_attrs(struct slu_ns *ns)
 		inode = itable_next_dirty(ns);
 		if (!inode)
 			break;
+		if (S_ISREG(inode->type))
+			slu_aspace_settle(&inode->data, settle_since);
 		err = put_alone_waiting(inode, &ticket);
 		if (err) {
 			slu_mutex_lock(&inode->vol.iomap.lock);
@@ -488,12 +507,26 @@ int slu_ns_sync_attrs(struct slu_ns *ns)
 		slu_inode_put(inode);
 	}
 	slu_ticket_put(&ticket);
-	if (err)
-		return err;
+	return err;
+}
+
+int slu_ns_sync_attrs(struct slu_ns *ns, bool settle)
+{
+	uint64_t now = slu_clock_ns(),
+		 since = settle ? UINT64_MAX : slu_max(now, AWAIT_NS) - AWAIT_NS;
+	int err = 0;
+
+	/* Those that are put back meanwhile are for the next time. */
 	slu_mutex_lock(&ns->table.lock);
-	bool more = ns->table.dirty.n != 0;
+	size_t left = ns->table.dirty.n;
 	slu_mutex_unlock(&ns->table.lock);
-	return more;
+	while (left && !err) {
+		size_t n = slu_min(left, SYNC_ATTRS_AT_ONCE);
+
+		err = sync_some(ns, n, since);
+		left -= n;
+	}
+	return err;
 }
 
 /* ------------------------------------------------------------------ size, for the fs layer */

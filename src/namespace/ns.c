@@ -112,8 +112,8 @@ void slu_ns_free(struct slu_ns *ns)
 	/* Whoever is told of work from here on would find nothing to call any more. */
 	ns->opts.reclaim_wanted = NULL;
 	itable_forget_handles(ns);
-	while (!ns_readonly(ns) && slu_ns_sync_attrs(ns) > 0)
-		;
+	if (!ns_readonly(ns))
+		slu_ns_sync_attrs(ns, true);
 	lookups_clear(&ns->lookups);
 	itable_queue_orphans(ns);
 	/* What cannot be freed now keeps its orphan record for the next mount. */

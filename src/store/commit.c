@@ -246,6 +246,34 @@ static uint64_t commit_due(const struct slu_store *store)
 	return slu_max(due, c->retry_ns);
 }
 
+/*
+ * What fails once may do so because of the place, or pass; a disk that refuses every place for so
+ * long is as good as gone, and nobody is to go on believing in what only memory has. A full host
+ * and a lack of memory are waited out.
+ */
+static void commit_failed(struct slu_store *store, int err) SLU_REQUIRES(store->lock)
+{
+	struct commit *c = &store->commit;
+	uint64_t now = slu_clock_ns();
+
+	c->failures++;
+	c->last_error = err;
+	c->delay_ns = c->delay_ns ? slu_min(c->delay_ns * 2, RETRY_MOST_NS) : RETRY_FIRST_NS;
+	c->retry_ns = now + c->delay_ns;
+	if (err == -ENOSPC || err == -ENOMEM) {
+		c->failing_ns = 0;
+		return;
+	}
+	if (atomic_load(&store->failed))
+		return;
+	slu_event_post(&store->events,
+		       &(struct slu_event){.kind = SLU_EVENT_COMMIT_FAILED, .error = err});
+	if (!c->failing_ns)
+		c->failing_ns = now;
+	else if (now - c->failing_ns >= store->give_up_ns)
+		store_fail_locked(store, err, "metadata cannot be written");
+}
+
 /* store->lock is dropped and taken again. */
 static void commit_attempt(struct slu_store *store) SLU_REQUIRES(store->lock)
 {
@@ -257,14 +285,9 @@ static void commit_attempt(struct slu_store *store) SLU_REQUIRES(store->lock)
 	err = commit_once(store);
 	slu_mutex_lock(&store->lock);
 	if (err) {
-		c->failures++;
-		c->last_error = err;
-		c->delay_ns =
-			c->delay_ns ? slu_min(c->delay_ns * 2, RETRY_MOST_NS) : RETRY_FIRST_NS;
-		c->retry_ns = slu_clock_ns() + c->delay_ns;
+		commit_failed(store, err);
 	} else {
-		c->delay_ns = 0;
-		c->retry_ns = 0;
+		c->delay_ns = c->retry_ns = c->failing_ns = 0;
 	}
 	slu_cond_broadcast(&c->done);
 }

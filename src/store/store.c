@@ -9,6 +9,7 @@
 
 #define DEFAULT_CACHE_BYTES ((size_t)16 << 20)
 #define DEFAULT_INTERVAL_NS (5 * SLU_NS_PER_SEC)
+#define DEFAULT_GIVE_UP_NS  (30 * SLU_NS_PER_SEC)
 
 /* ------------------------------------------------------------------ memory */
 
@@ -25,6 +26,7 @@ int store_alloc(struct slu_blockio *bio, const struct slu_store_opts *opts, stru
 	store->readonly = opts->readonly;
 	store->commit_interval_ns =
 		opts->commit_interval_ns ? opts->commit_interval_ns : DEFAULT_INTERVAL_NS;
+	store->give_up_ns = opts->give_up_ns ? opts->give_up_ns : DEFAULT_GIVE_UP_NS;
 	slu_mutex_init(&store->space_lock, SLU_RANK_SPACE, 0, "store space");
 	slu_mutex_init(&store->lock, SLU_RANK_STORE, 0, "store");
 	err = commit_init(store);

@@ -510,6 +510,7 @@ struct commit {
 	int last_error;
 	uint64_t retry_ns; /* not before, unless kicked */
 	uint64_t delay_ns;
+	uint64_t failing_ns;         /* since when the disk refuses nodes; 0: it does not */
 	struct slu_disk_super super; /* of the transaction being committed */
 	struct freed_list flushing;  /* freed by the transaction being committed */
 	struct freed_list previous;  /* freed by the one before */
@@ -561,6 +562,7 @@ struct slu_store {
 	struct slu_blockio *bio;
 	struct slu_event_sink events;
 	uint64_t commit_interval_ns;
+	uint64_t give_up_ns;
 	bool readonly; /* by option or feature */
 	const char *why_readonly;
 	bool was_clean, fell_back;

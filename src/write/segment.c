@@ -379,9 +379,13 @@ static void segment_finish(struct segment *seg)
 	uint64_t done = seg->at - seg->pos;
 
 	slu_stress_point("write.before_finish");
+	if (op->flags & SLU_WRITE_UNORDERED && seg->npages)
+		slu_aspace_await(seg->as, seg->pos);
 	if (seg->npages)
 		pages_dirty(seg->as, &op->frames, seg->pages, seg->npages, seg->pos, seg->at,
 			    seg->at);
+	if (op->flags & SLU_WRITE_UNORDERED)
+		slu_aspace_arrived(seg->as, seg->pos, seg->at);
 	unreserve_from(seg, seg->at);
 	if (seg->locked) {
 		slu_page_unlock(seg->locked);

@@ -300,6 +300,190 @@ static void a_power_cut_while_unmounting_after_a_create_that_failed_is_clean(voi
 	r->disk = disk;
 }
 
+/* ------------------------------------------------------------------ writes in no order */
+
+/* As the kernel's write-back cache sends them: pages [first, end) of `data`. */
+static void send_pages(struct rig *r, uint64_t ino, uint64_t first, uint64_t end)
+{
+	struct iovec iov = {data + first * 4096, (end - first) * 4096};
+	const unsigned int flags =
+		SLU_WRITE_KERNEL_CACHE | SLU_WRITE_KEEP_TIMES | SLU_WRITE_UNORDERED;
+	struct slu_write_result res;
+	struct slu_source_buffer src;
+
+	slu_source_buffer_init(&src, &iov, 1);
+	assert_int_equal(slu_fs_write(r->fs, &r->ctx, ino, UINT64_MAX, &src.source, first * 4096,
+				      iov.iov_len, flags, false, &res),
+			 0);
+	assert_int_equal(res.done, iov.iov_len);
+}
+
+/* How many pages the file has on disk, after all that is here has been written out. */
+static uint64_t pages_on_disk(struct rig *r, uint64_t ino)
+{
+	struct slu_inode *inode;
+	uint64_t size;
+
+	write_out(r, ino, 0, PAGES);
+	assert_int_equal(slu_ns_sync_attrs(r->fs->ns, false), 0);
+	commit(r);
+	check_disk(r);
+	inode = get(r, ino);
+	size = inode->data.disk_size;
+	/* Nobody else knows the size that it has: it stays in memory. */
+	assert_true(size == slu_aspace_size(&inode->data) || inode->npins);
+	slu_inode_put(inode);
+	assert_int_equal(size % 4096, 0);
+	return size / 4096;
+}
+
+static void what_has_overtaken_others_waits_for_them(void **state)
+{
+	struct rig *r = *state;
+	uint64_t ino = make_file(r, "file");
+
+	fill(data, sizeof(data), 80);
+	send_pages(r, ino, 5, 10);
+	assert_int_equal(size_of(r, ino), 10 * 4096);
+	assert_int_equal(pages_on_disk(r, ino), 0);
+	send_pages(r, ino, 20, 30);
+	send_pages(r, ino, 0, 5);
+	assert_int_equal(pages_on_disk(r, ino), 10);
+	send_pages(r, ino, 15, 20);
+	assert_int_equal(pages_on_disk(r, ino), 10);
+	assert_int_equal(check_disk(r), 1);
+	send_pages(r, ino, 10, 14);
+	assert_int_equal(pages_on_disk(r, ino), 14);
+	cut_power(r, 1);
+	check_disk(r);
+	mount_rig(r, false);
+	ino = find_file(r, "file");
+	assert_int_equal(read_at(r, ino, 0, back, sizeof(back)), 14 * 4096);
+	assert_memory_equal(back, data, 14 * 4096);
+}
+
+static void nothing_is_waited_for_once_all_has_come(void **state)
+{
+	struct rig *r = *state;
+	uint64_t ino = make_file(r, "file");
+
+	fill(data, sizeof(data), 81);
+	for (uint64_t i = PAGES; i-- > 0;)
+		send_pages(r, ino, i, i + 1);
+	assert_int_equal(pages_on_disk(r, ino), PAGES);
+	assert_int_equal(check_disk(r), 0);
+}
+
+static void sync_by_file(struct rig *r, uint64_t ino)
+{
+	assert_int_equal(slu_fs_fsync(r->fs, &r->ctx, ino, UINT64_MAX, true), 0);
+}
+
+static void sync_all(struct rig *r, uint64_t ino)
+{
+	assert_int_equal(slu_fs_sync(r->fs), 0);
+}
+
+static void last_writer_closes(struct rig *r, uint64_t ino)
+{
+	uint64_t first, second;
+
+	assert_int_equal(slu_fs_open(r->fs, &r->ctx, ino, O_RDWR, &first), 0);
+	assert_int_equal(slu_fs_open(r->fs, &r->ctx, ino, O_WRONLY, &second), 0);
+	slu_fs_release(r->fs, ino, first);
+	assert_int_equal(pages_on_disk(r, ino), 3);
+	slu_fs_release(r->fs, ino, second);
+}
+
+static void time_passes(struct rig *r, uint64_t ino)
+{
+	struct slu_inode *inode = get(r, ino);
+
+	slu_aspace_settle(&inode->data, slu_clock_ns() - SLU_NS_PER_SEC);
+	slu_inode_put(inode);
+	assert_int_equal(pages_on_disk(r, ino), 3);
+	inode = get(r, ino);
+	slu_aspace_settle(&inode->data, slu_clock_ns());
+	slu_inode_put(inode);
+}
+
+static void the_hole_is_filled_by_hand(struct rig *r, uint64_t ino)
+{
+	assert_int_equal(slu_fs_fallocate(r->fs, &r->ctx, ino,
+					  FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+					  sizeof(data)),
+			 0);
+}
+
+/* What an application has left out counts as a hole when nothing can be on its way any more. */
+static void a_real_hole_is_one_in_the_end(void **state)
+{
+	static void (*const ways[])(struct rig * r,
+				    uint64_t ino) = {sync_by_file, sync_all, last_writer_closes,
+						     time_passes, the_hole_is_filled_by_hand};
+	struct rig *r = *state;
+	char name[16];
+
+	fill(data, sizeof(data), 82);
+	for (size_t i = 0; i < slu_array_size(ways); i++) {
+		uint64_t ino;
+
+		snprintf(name, sizeof(name), "file%zu", i);
+		ino = make_file(r, name);
+		send_pages(r, ino, 0, 3);
+		send_pages(r, ino, 8, 9);
+		send_pages(r, ino, 30, PAGES);
+		assert_int_equal(pages_on_disk(r, ino), 3);
+		ways[i](r, ino);
+		assert_int_equal(pages_on_disk(r, ino), PAGES);
+	}
+	cut_power(r, 1);
+	mount_rig(r, false);
+	assert_int_equal(size_of(r, find_file(r, "file0")), sizeof(data));
+	assert_int_equal(read_at(r, find_file(r, "file0"), 0, back, sizeof(back)), sizeof(back));
+	assert_memory_equal(back, data, 3 * 4096);
+	all_zeros(back + 3 * 4096, 5 * 4096);
+	assert_memory_equal(back + 30 * 4096, data + 30 * 4096, (PAGES - 30) * 4096);
+}
+
+/* More holes than are counted one by one. */
+static void a_file_of_holes_is_whole_in_the_end(void **state)
+{
+	enum { N = 300 };
+	struct rig *r = *state;
+	uint64_t ino = make_file(r, "file");
+	struct slu_attr attr;
+
+	fill(data, sizeof(data), 83);
+	for (uint64_t i = 1; i < N; i++) {
+		struct iovec iov = {data, 4096};
+		struct slu_write_result res;
+		struct slu_source_buffer src;
+
+		slu_source_buffer_init(&src, &iov, 1);
+		assert_int_equal(slu_fs_write(r->fs, &r->ctx, ino, UINT64_MAX, &src.source,
+					      i * 8192, 4096, SLU_WRITE_UNORDERED, false, &res),
+				 0);
+	}
+	assert_int_equal(pages_on_disk(r, ino), 0);
+	/* The first one is not a hole, all the others are still waited for. */
+	send_pages(r, ino, 0, 2);
+	assert_int_equal(pages_on_disk(r, ino), 3);
+	assert_int_equal(slu_fs_truncate(r->fs, &r->ctx, ino, N * 4096, false, &attr), 0);
+	assert_int_equal(pages_on_disk(r, ino), N);
+	sync_by_file(r, ino);
+	assert_int_equal(check_disk(r), 0);
+	cut_power(r, 1);
+	mount_rig(r, false);
+	ino = find_file(r, "file");
+	assert_int_equal(size_of(r, ino), N * 4096);
+	for (uint64_t i = 1; i < N / 2; i++) {
+		assert_int_equal(read_at(r, ino, i * 8192, back, 8192), 8192);
+		assert_memory_equal(back, data, 4096);
+		all_zeros(back + 4096, 4096);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -312,6 +496,10 @@ int main(void)
 		RIG_CASE(a_name_for_an_unnamed_file_keeps_the_record_of_it),
 		RIG_CASE(data_behind_what_is_lost_at_unmount_is_given_up),
 		RIG_CASE(a_power_cut_while_unmounting_after_a_create_that_failed_is_clean),
+		RIG_CASE(what_has_overtaken_others_waits_for_them),
+		RIG_CASE(nothing_is_waited_for_once_all_has_come),
+		RIG_CASE(a_real_hole_is_one_in_the_end),
+		RIG_CASE(a_file_of_holes_is_whole_in_the_end),
 	};
 
 	return cmocka_run_group_tests_name("fs crash", tests, NULL, NULL);

@@ -518,12 +518,7 @@ static void check_all(void)
 
 static void save(void)
 {
-	int more;
-
-	do {
-		more = slu_ns_sync_attrs(fx.ns);
-	} while (more > 0);
-	ok(more);
+	ok(slu_ns_sync_attrs(fx.ns, true));
 	nsfx_commit(&fx);
 	saved = model;
 }

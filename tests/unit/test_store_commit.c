@@ -146,9 +146,48 @@ static void errors_that_stay_are_told_and_healed_later(void **state)
 	assert_int_equal(try_commit(&v), -EIO);
 	model_check(v.store, version, NKEYS);
 	assert_int_equal(v.readonly, 0);
+	assert_true(v.commit_failed >= 2);
 	slu_simdisk_fault(v.disk, NULL);
 	assert_int_equal(try_commit(&v), 0);
 	end(&v);
+}
+
+static typeof(version) on_disk;
+
+/* Then it is read-only, and still shows what it had on disk and in memory. */
+static void a_disk_that_refuses_nodes_for_long_is_given_up(void **state)
+{
+	struct slu_simdisk_fault fault = node_fault(1, UINT64_MAX, SLU_FAULT_ERROR, -EIO);
+	struct slu_need need = {0};
+	struct slu_ticket ticket;
+	struct vol v;
+
+	memset(version, 0, sizeof(version));
+	vol_new(&v, 32768);
+	v.opts.commit_interval_ns = 20 * SLU_NS_PER_MS;
+	v.opts.give_up_ns = 150 * SLU_NS_PER_MS;
+	vol_open(&v);
+	put_range(&v, 0, 1000);
+	vol_commit(&v);
+	memcpy(on_disk, version, sizeof(version));
+	slu_simdisk_fault(v.disk, &fault);
+	put_range(&v, 100, 300);
+	for (unsigned int i = 0; i < 3000 && !v.readonly; i++)
+		slu_sleep_ns(10 * SLU_NS_PER_MS);
+	assert_int_equal(v.readonly, 1);
+	assert_true(v.commit_failed >= 2);
+	assert_int_equal(try_commit(&v), -EROFS);
+	assert_int_equal(slu_ticket_get(v.store, &ticket, 1, 10, 0, &need), -EROFS);
+	model_check(v.store, version, NKEYS);
+	assert_int_equal(vol_try_close(&v), -EROFS);
+	/* The disk is as after the last commit. */
+	slu_simdisk_fault(v.disk, NULL);
+	memcpy(version, on_disk, sizeof(version));
+	vol_open(&v);
+	model_check(v.store, version, NKEYS);
+	vol_close(&v);
+	disk_check(v.disk, NULL, false);
+	vol_free(&v);
 }
 
 static void a_full_host_delays_the_commit_and_heals(void **state)
@@ -462,6 +501,7 @@ int main(void)
 		cmocka_unit_test(a_node_written_in_half_goes_elsewhere),
 		cmocka_unit_test(a_bad_place_is_avoided),
 		cmocka_unit_test(errors_that_stay_are_told_and_healed_later),
+		cmocka_unit_test(a_disk_that_refuses_nodes_for_long_is_given_up),
 		cmocka_unit_test(a_full_host_delays_the_commit_and_heals),
 		cmocka_unit_test(a_failed_commit_joins_what_has_come_since),
 		cmocka_unit_test(a_failed_commit_leaves_the_last_one_on_disk),

@@ -11,6 +11,9 @@ static void vol_event(void *ctx, const struct slu_event *ev)
 	case SLU_EVENT_NODE_CORRUPT:
 		v->corrupt++;
 		break;
+	case SLU_EVENT_COMMIT_FAILED:
+		v->commit_failed++;
+		break;
 	case SLU_EVENT_READONLY:
 		v->readonly++;
 		break;

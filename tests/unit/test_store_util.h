@@ -22,7 +22,7 @@ struct vol {
 	struct slu_blockio *bio;
 	struct slu_store *store;
 	struct slu_store_opts opts;
-	_Atomic unsigned int corrupt, readonly, no_space, fallback; /* events seen */
+	_Atomic unsigned int corrupt, readonly, no_space, fallback, commit_failed; /* events seen */
 };
 
 /* Formats a new disk; the volume is not open yet. */
