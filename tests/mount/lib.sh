@@ -26,6 +26,11 @@ fail() {
 	exit 1
 }
 
+# What a case has counted, for whoever looks at the run.
+figures() {
+	echo "figures: $*"
+}
+
 # Not run, and why. Under CI=true that is a failure.
 skip() {
 	echo "skipped: $*"

@@ -91,5 +91,5 @@ for load in "${loads[@]}"; do "${load}_verify"; done
 umount_volume
 fsck_clean
 acknowledged=$(wc -l <"$SLU_WORK/acknowledged")
-echo "$rounds kills, $acknowledged transactions acknowledged, $grown MiB grown, 0 lost"
+figures "$rounds kills, $acknowledged transactions acknowledged, $grown MiB grown, 0 lost"
 [ "$acknowledged" -ge "$rounds" ] || fail "only $acknowledged transactions: the load does not load"

@@ -37,7 +37,7 @@ out=$(mount_load verify "$MNT/r$rounds" "$SLU_WORK/log.$rounds") || {
 	fail "round $rounds: promises broken"
 }
 promises=$((promises + ${out%% *}))
-echo "$promises promises kept"
+figures "$rounds kills, $promises promises kept, 0 lost"
 [ "$promises" -ge $((5 * rounds)) ] || fail "only $promises promises in $rounds rounds: the load does not load"
 umount_volume
 fsck_clean

@@ -1,4 +1,4 @@
-# sets: engine
+# sets: none
 # limit: 600
 # A directory with 100,000 entries (SLU_MANY says otherwise), and a deep tree.
 many=${SLU_MANY:-100000}

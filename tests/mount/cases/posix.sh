@@ -1,4 +1,4 @@
-# sets: short user engine cache
+# sets: short user cache
 # limit: 400
 # What a shell cannot do: the checks of mount_posix, then file handles across a remount.
 opts=

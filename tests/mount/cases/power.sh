@@ -1,4 +1,4 @@
-# sets: cache
+# sets: none
 # limit: 400
 # The power of the disk goes while files are written: what fsync promised is there, and fsck is clean.
 # The disk is a filesystem of its own, below sluicefs, that forgets what was not flushed: sometimes
@@ -43,7 +43,7 @@ out=$(mount_load verify "$MNT/r$rounds" "$SLU_WORK/log.$rounds") || {
 promises=$((promises + ${out%% *}))
 umount_volume
 fsck_clean
-echo "$rounds times without power, $promises promises kept"
+figures "$rounds times without power, $promises promises kept, 0 lost"
 [ "$promises" -ge $((2 * rounds)) ] || fail "only $promises promises in $rounds rounds: the load does not load"
 
 # A disk that goes while the daemon lives: nothing is promised from then on, what was read stays

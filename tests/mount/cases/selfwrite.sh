@@ -1,4 +1,4 @@
-# sets: short user engine cache
+# sets: short user cache
 # The reproducer of the 2020 deadlock, and its verdicts.
 make_volume 256M
 mount_volume
