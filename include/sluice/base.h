@@ -83,6 +83,7 @@ enum slu_mutant {
 	SLU_MUTANT_FSYNC_NO_FLUSH,   /* data overwritten in place is not flushed by fsync */
 	SLU_MUTANT_NO_ZERO_TAIL,     /* what lies behind the end of the last block stays */
 	SLU_MUTANT_NO_SETTLE,        /* a truncate does not wait for data below the size it sets */
+	SLU_MUTANT_NO_AWAIT,         /* what has been overtaken is taken for a hole */
 	SLU_MUTANT_END,
 };
 #if defined(SLU_MUTANTS)

@@ -26,9 +26,6 @@ int fs_sync_inode(struct slu_fs *fs, struct slu_inode *inode, bool datasync)
 	uint64_t txid;
 	int err = 0;
 
-	/* Whoever had written before has sent it all. */
-	if (S_ISREG(inode->type))
-		slu_aspace_settle(&inode->data, UINT64_MAX);
 	if (S_ISREG(inode->type) && fs->wb)
 		err = slu_writeback_range(fs->wb, &inode->data, 0, UINT64_MAX);
 	if (err)
@@ -53,6 +50,8 @@ int slu_fs_fsync(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t 
 	err = slu_inode_get(fs->ns, ino, &inode);
 	if (err)
 		return err;
+	/* The kernel has sent all that it had first. */
+	slu_aspace_settle(&inode->data, UINT64_MAX);
 	if (!fs_readonly(fs) || slu_aspace_dirty(&inode->data))
 		err = fs_sync_inode(fs, inode, datasync);
 	/* An error that a retry has healed since is reported all the same, once to each handle. */

@@ -42,6 +42,17 @@ static void learn(struct sim_run *run, struct sim_file *f)
 	sim_model_write(&run->model, f, 0, size, data);
 }
 
+static void write_out(struct sim_run *run, uint64_t ino, uint64_t pos, uint64_t end)
+{
+	struct slu_inode *inode;
+
+	if (slu_inode_get(run->fs->ns, ino, &inode))
+		return;
+	slu_writeback_range(run->fs->wb, &inode->data, slu_round_down(pos, SLU_BLOCK_SIZE),
+			    slu_round_up(end, SLU_BLOCK_SIZE));
+	slu_inode_put(inode);
+}
+
 size_t sim_records(struct sim_run *run)
 {
 	return run->model.op ? slu_simdisk_nrecords(run->disk) : 0;
@@ -71,12 +82,66 @@ void sim_write_bytes(struct sim_run *run, uint64_t ino, const struct sim_op *op,
 		sim_model_promise(&run->model, f, sim_records(run));
 }
 
+static int send_piece(struct sim_run *run, uint64_t ino, uint64_t pos, uint64_t end, uint8_t *data)
+{
+	const unsigned int flags =
+		SLU_WRITE_KERNEL_CACHE | SLU_WRITE_KEEP_TIMES | SLU_WRITE_UNORDERED;
+	struct iovec iov = {.iov_base = data, .iov_len = end - pos};
+	struct slu_source_buffer src;
+	struct slu_write_result res;
+
+	slu_source_buffer_init(&src, &iov, 1);
+	return slu_fs_write(run->fs, &run->ctx, ino, UINT64_MAX, &src.source, pos, end - pos, flags,
+			    false, &res);
+}
+
+/*
+ * The pages of an append in an order that `arg` chooses. In between, what is there is written out
+ * and committed.
+ */
+static void op_send(struct sim_run *run, const struct sim_op *op, uint64_t ino)
+{
+	static uint8_t data[SIM_MAX_SIZE];
+	struct sim_file *f = sim_model_file(&run->model, ino);
+	uint64_t size = sim_file_now(f)->size, end = size + op->len;
+	uint64_t first = size / SLU_BLOCK_SIZE, n = slu_bytes_to_blocks(end) - first;
+	uint32_t order = op->arg | 1;
+	bool sent[SIM_PAGES] = {false};
+	int err = 0;
+
+	if (!op->len || end > SIM_MAX_SIZE)
+		return;
+	sim_pattern(data, op->len, run->w->seed ^ ((uint64_t)op->arg << 32));
+	for (uint64_t left = n, at = order % n; left && !err; at = (at + order) % n) {
+		uint64_t from = slu_max(size, (first + at) * SLU_BLOCK_SIZE);
+		uint64_t to = slu_min(end, (first + at + 1) * SLU_BLOCK_SIZE);
+
+		order = order * 1664525u + 1013904223u;
+		if (sent[at])
+			continue;
+		sent[at] = true;
+		left--;
+		err = send_piece(run, ino, from, to, data + (from - size));
+		if (!err && order >> 30) {
+			write_out(run, ino, 0, SIM_MAX_SIZE);
+			slu_store_commit(run->fs->store, slu_store_txid(run->fs->store), true);
+		}
+	}
+	if (err)
+		learn(run, f);
+	else
+		sim_model_write(&run->model, f, size, op->len, data);
+}
+
 static void op_write(struct sim_run *run, const struct sim_op *op, uint64_t ino)
 {
 	uint64_t size = sim_file_now(sim_model_file(&run->model, ino))->size;
 	uint64_t pos = op->pos, end = pos + op->len;
 
 	switch (op->kind) {
+	case SIM_SEND:
+		op_send(run, op, ino);
+		break;
 	case SIM_APPEND:
 		sim_write_bytes(run, ino, op, size, op->len, 0);
 		break;
@@ -132,17 +197,6 @@ static void op_fallocate(struct sim_run *run, const struct sim_op *op, uint64_t 
 		sim_model_resize(&run->model, f, end);
 }
 
-static void op_writeback(struct sim_run *run, const struct sim_op *op, uint64_t ino)
-{
-	struct slu_inode *inode;
-
-	if (slu_inode_get(run->fs->ns, ino, &inode))
-		return;
-	slu_writeback_range(run->fs->wb, &inode->data, slu_round_down(op->pos, SLU_BLOCK_SIZE),
-			    slu_round_up(op->pos + op->len, SLU_BLOCK_SIZE));
-	slu_inode_put(inode);
-}
-
 static void op_fsync(struct sim_run *run, const struct sim_op *op, uint64_t ino)
 {
 	if (!slu_fs_fsync(run->fs, &run->ctx, ino, UINT64_MAX, op->kind == SIM_FDATASYNC))
@@ -172,7 +226,7 @@ void sim_op_on_file(struct sim_run *run, const struct sim_op *op)
 	if (op->kind == SIM_OPEN)
 		op_open(run, at.entry->ino);
 	else if (op->kind == SIM_WRITEBACK)
-		op_writeback(run, op, at.entry->ino);
+		write_out(run, at.entry->ino, op->pos, op->pos + op->len);
 	else if (op->kind == SIM_TRUNCATE)
 		op_truncate(run, op, at.entry->ino);
 	else if (op->kind >= SIM_PUNCH && op->kind <= SIM_FALLOC_KEEP)

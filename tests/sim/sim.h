@@ -53,6 +53,7 @@ enum sim_kind {
 	SIM_APPEND,
 	SIM_DIRECT, /* whole or failed, as O_DIRECT comes in */
 	SIM_MMAP,   /* whole pages out of the kernel's cache, cut at the size */
+	SIM_SEND,   /* an append that the kernel sends page by page and that arrives in any order */
 	SIM_PUNCH,
 	SIM_ZERO,
 	SIM_ZERO_KEEP,

@@ -31,6 +31,7 @@ static const char *const kind_names[SIM_NKINDS] = {
 	[SIM_APPEND] = "append",
 	[SIM_DIRECT] = "direct",
 	[SIM_MMAP] = "mmap",
+	[SIM_SEND] = "send",
 	[SIM_PUNCH] = "punch",
 	[SIM_ZERO] = "zero",
 	[SIM_ZERO_KEEP] = "zero-keep",
@@ -86,7 +87,7 @@ static const uint8_t weights[SIM_NKINDS] = {
 	[SIM_ZERO_KEEP] = 2,   [SIM_FALLOC] = 4,       [SIM_FALLOC_KEEP] = 4, [SIM_WRITEBACK] = 14,
 	[SIM_COMMIT] = 4,      [SIM_COMMIT_SOON] = 12, [SIM_KICK] = 6,        [SIM_FSYNC] = 8,
 	[SIM_FDATASYNC] = 4,   [SIM_SYNC] = 2,         [SIM_SLEEP] = 3,       [SIM_OPEN] = 2,
-	[SIM_CLOSE] = 1,       [SIM_REMOUNT] = 1,
+	[SIM_CLOSE] = 1,       [SIM_REMOUNT] = 1,      [SIM_SEND] = 6,
 };
 
 static enum sim_kind any_kind(struct rng *r)
@@ -191,6 +192,7 @@ static const struct sim_op bounded[] = {
 	{SIM_DIRECT, IN_A, F, .pos = 0, .len = 4 * PG, .arg = 10},
 	{SIM_MMAP, ROOT, F, .pos = 0, .len = 4 * PG, .arg = 11},
 	{SIM_MMAP, IN_A, G, .pos = PG, .len = PG, .arg = 12},
+	{SIM_SEND, ROOT, F, .len = 3 * PG, .arg = 17},
 	{SIM_LINK, ROOT, F, IN_B, F},
 	{SIM_LINK, IN_A, G, ROOT, G},
 	{SIM_UNLINK, ROOT, F},
