@@ -66,7 +66,8 @@ struct slu_iomap_ops {
 	 * HOLE → DELALLOC: space for the whole mapping is set aside, with the metadata that
 	 * recording it may need. Other types: nothing to do (UNWRITTEN splits are paid from what
 	 * the volume keeps back). Sets mapping->reserved and the type. Nothing to undo on failure.
-	 * -ENOSPC, -EAGAIN, -ENOMEM, -EROFS.
+	 * -ENOSPC, -EAGAIN, -ENOMEM; -EROFS, whatever the type, once the volume has turned
+	 * read-only.
 	 */
 	int (*reserve)(struct slu_iomap_inode *inode, struct slu_iomap *mapping,
 		       struct slu_need *need);

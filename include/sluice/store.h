@@ -79,6 +79,8 @@ struct slu_store_info {
 	uint64_t mkfs_time;
 };
 void slu_store_info(struct slu_store *store, struct slu_store_info *ret);
+/* The same `readonly`, without a lock. */
+bool slu_store_readonly(const struct slu_store *store);
 
 struct slu_store_stats {
 	_Atomic uint64_t gets, applies, commits, commit_nodes, node_reads, node_hits, corrupt_nodes,

@@ -326,6 +326,11 @@ void slu_store_fail(struct slu_store *store, int error, const char *why)
 	slu_mutex_unlock(&store->lock);
 }
 
+bool slu_store_readonly(const struct slu_store *store)
+{
+	return store_readonly(store);
+}
+
 void slu_store_info(struct slu_store *store, struct slu_store_info *ret)
 {
 	const struct slu_disk_super *sb = &store->super;

@@ -178,6 +178,9 @@ static int volume_reserve(struct slu_iomap_inode *inode, struct slu_iomap *mappi
 	int err;
 
 	mapping->reserved = 0;
+	/* Nor what would be written in place: no commit will ever vouch for it. */
+	if (slu_store_readonly(vi->vol->store))
+		return -EROFS;
 	if (mapping->type != SLU_IOMAP_HOLE)
 		return 0;
 	mapping_blocks(mapping, &first, &end);

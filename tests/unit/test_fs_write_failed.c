@@ -300,6 +300,39 @@ static void unread_pages_that_are_never_written_are_named_at_unmount(void **stat
 	never_heals(*state, UNREAD_PAGES);
 }
 
+/* ------------------------------------------------------------------ the volume turns read-only */
+
+/*
+ * A failed flush: nothing is accepted any more, in whatever blocks it would lie; what had been can be
+ * read until the unmount, and every fsync fails.
+ */
+static void a_volume_that_has_turned_readonly_takes_no_more_writes(void **state)
+{
+	struct scene *s = scene_begin(*state, UPTODATE_PAGES, false);
+	struct rig *r = s->r;
+	uint64_t done;
+
+	slu_simdisk_fault(r->disk, &(struct slu_simdisk_fault){.op = SLU_IO_FLUSH,
+							       .nth = 1,
+							       .times = 1,
+							       .kind = SLU_FAULT_ERROR,
+							       .error = -EIO});
+	assert_int_equal(sync_with(s, 0), -EIO);
+	assert_int_equal(atomic_load(&s->nreadonly), 1);
+	check_reads(s, s->after, s->size_after);
+	/* In place, in a new block, beyond the end. */
+	assert_int_equal(try_write(r, s->ino, 0, "x", 1, &done), -EROFS);
+	assert_int_equal(try_write(r, s->ino, 4096, s->before, 4096, &done), -EROFS);
+	assert_int_equal(try_write(r, s->ino, 5 * OLD_SIZE, "x", 1, &done), -EROFS);
+	check_reads(s, s->after, s->size_after);
+	for (int i = 0; i < 2; i++)
+		for (int h = 0; h < 2; h++)
+			assert_true(sync_with(s, h) < 0);
+	assert_true(unmount_scene(s) < 0);
+	/* It had been written in place before the flush; nothing says so. */
+	scene_end(s, s->after, s->size_after);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -312,6 +345,7 @@ int main(void)
 		RIG_CASE(new_pages_that_are_never_written_are_named_at_unmount),
 		RIG_CASE(uptodate_pages_that_are_never_written_are_named_at_unmount),
 		RIG_CASE(unread_pages_that_are_never_written_are_named_at_unmount),
+		RIG_CASE(a_volume_that_has_turned_readonly_takes_no_more_writes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
