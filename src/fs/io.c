@@ -108,6 +108,24 @@ static int write_inode(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode 
 	return err;
 }
 
+/*
+ * The kernel has let write(2) succeed, and forgets the pages once it has told fsync. Who has filled
+ * the volume may not be who loses by it, so the log is told too; other errors have events of their own.
+ */
+static void note_refused(struct slu_fs *fs, uint64_t ino, uint64_t pos, uint64_t len)
+{
+	struct slu_event ev = {
+		.kind = SLU_EVENT_NO_SPACE,
+		.error = -ENOSPC,
+		.ino = ino,
+		.pos = pos,
+		.len = len,
+		.text = "pages written through the kernel's cache were refused",
+	};
+
+	slu_event_post(&fs->p->opts.events, &ev);
+}
+
 int slu_fs_write(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t fh,
 		 struct slu_source *src, uint64_t pos, uint64_t len, unsigned int flags,
 		 bool kill_priv, struct slu_write_result *ret)
@@ -132,6 +150,8 @@ int slu_fs_write(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t 
 		if (!err)
 			err = write_inode(fs, ctx, inode, src, pos, len, flags, false, ret);
 	}
+	if (err == -ENOSPC && flags & SLU_WRITE_KERNEL_CACHE)
+		note_refused(fs, ino, pos, len);
 	if (!err && fs->sync)
 		err = fs_sync_inode(fs, inode, true);
 put:

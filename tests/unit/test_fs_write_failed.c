@@ -40,7 +40,7 @@ struct scene {
 	uint8_t before[2 * OLD_SIZE], after[2 * OLD_SIZE];
 	uint64_t size_before, size_after;
 	_Atomic unsigned int nlooks; /* how often a hook has read the file */
-	_Atomic unsigned int nerrors, nlost, nreadonly;
+	_Atomic unsigned int nerrors, nlost, nreadonly, nrefused;
 	_Atomic uint64_t lost_pos, lost_end;
 };
 
@@ -50,6 +50,8 @@ static void on_event(void *ctx, const struct slu_event *ev)
 
 	if (ev->kind == SLU_EVENT_READONLY)
 		atomic_fetch_add(&s->nreadonly, 1);
+	if (ev->kind == SLU_EVENT_NO_SPACE)
+		atomic_fetch_add(&s->nrefused, 1);
 	if (ev->kind != SLU_EVENT_WRITEBACK_ERROR && ev->kind != SLU_EVENT_DATA_LOST)
 		return;
 	must(ev->ino == s->ino && ev->error == -EIO);
@@ -333,6 +335,49 @@ static void a_volume_that_has_turned_readonly_takes_no_more_writes(void **state)
 	scene_end(s, s->after, s->size_after);
 }
 
+/* ------------------------------------------------------------------ the volume is full */
+
+static int write_flags(struct scene *s, uint64_t pos, const void *data, uint64_t len,
+		       unsigned int flags)
+{
+	struct iovec iov = {.iov_base = (void *)data, .iov_len = len};
+	struct slu_source_buffer src;
+	struct slu_write_result res;
+
+	slu_source_buffer_init(&src, &iov, 1);
+	return slu_fs_write(s->r->fs, &s->r->ctx, s->ino, UINT64_MAX, &src.source, pos, len, flags,
+			    false, &res);
+}
+
+/*
+ * Who writes is told by the call. For what the kernel writes back that is too late, and the log hears
+ * of it; the file is as it was, for every reader.
+ */
+static void pages_of_the_kernel_that_are_refused_are_an_event(void **state)
+{
+	struct scene *s = scene_begin(*state, NEW_PAGES, false);
+	struct rig *r = s->r;
+	uint64_t ino = make_file(r, "filler"), at = 0, size = 4 * MIB;
+
+	while (size >= 4096) {
+		if (slu_fs_fallocate(r->fs, &r->ctx, ino, 0, at, size))
+			size /= 2;
+		else
+			at += size;
+	}
+	slu_ns_forget(r->fs->ns, ino, 1);
+	assert_int_equal(write_flags(s, 2 * OLD_SIZE, s->before, 4096, 0), -ENOSPC);
+	assert_int_equal(atomic_load(&s->nrefused), 0);
+	assert_int_equal(write_flags(s, 0, s->before, 2 * OLD_SIZE, SLU_WRITE_KERNEL_CACHE),
+			 -ENOSPC);
+	assert_int_equal(atomic_load(&s->nrefused), 1);
+	check_reads(s, s->after, s->size_after);
+	for (int h = 0; h < 2; h++)
+		assert_int_equal(sync_with(s, h), 0);
+	assert_int_equal(unmount_scene(s), 0);
+	scene_end(s, s->after, s->size_after);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -346,6 +391,7 @@ int main(void)
 		RIG_CASE(uptodate_pages_that_are_never_written_are_named_at_unmount),
 		RIG_CASE(unread_pages_that_are_never_written_are_named_at_unmount),
 		RIG_CASE(a_volume_that_has_turned_readonly_takes_no_more_writes),
+		RIG_CASE(pages_of_the_kernel_that_are_refused_are_an_event),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

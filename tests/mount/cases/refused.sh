@@ -30,6 +30,8 @@ refused_write() {
 	[ $status != 0 ] || fail "$what: neither write nor fsync failed"
 	grep -q 'No space left on device' "$SLU_WORK/dd.err" || fail "$what: expected ENOSPC, got $(cat "$SLU_WORK/dd.err")"
 	[ "$SLU_MODE" != nowriteback ] || cmp "$SLU_WORK/old" "$MNT/f" || fail "$what: refused bytes can be read"
+	[ -e "$SLU_WORK/told" ] || [ "$SLU_MODE" = nowriteback ] || wait_for 5 grep -q "cache were refused" "$SLU_WORK/daemon.log"
+	touch "$SLU_WORK/told" # later mounts say it to the system's log
 	remount_volume
 	cmp "$SLU_WORK/old" "$MNT/f" || fail "$what: not the old bytes after a remount"
 }
