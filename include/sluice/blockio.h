@@ -101,6 +101,7 @@ struct slu_blockio_info {
 	_Atomic bool can_reserve; /* the host can set blocks aside (fallocate) */
 	const char *fallback;     /* NULL, or one line: why not io_uring, or why not O_DIRECT */
 	_Atomic uint64_t nblocks; /* whole blocks from the volume's start to the image's end */
+	_Atomic bool cut;         /* it was seen shorter than it was: see slu_blockio_expect */
 	uint64_t image_offset;    /* bytes */
 };
 
@@ -152,6 +153,17 @@ int slu_blockio_reserve(struct slu_blockio *bio, uint64_t blkno, uint64_t nblock
 int slu_blockio_grow(struct slu_blockio *bio, uint64_t nblocks);
 
 /*
+ * Somebody may cut a file off behind our back (devices do not shrink). What was there is gone, and
+ * a write beyond the end would make the file long again, with zeros in between that read as if they
+ * were data. So whoever has a volume in the image says how many blocks it needs (expect, before
+ * there is I/O by others), and asks before a series of writes, and before promising that they are
+ * there (is_cut: one fstat). Once it was seen, here or by a read in vain, it stays true, and every
+ * write fails with -EIO.
+ */
+void slu_blockio_expect(struct slu_blockio *bio, uint64_t nblocks);
+bool slu_blockio_is_cut(struct slu_blockio *bio);
+
+/*
  * Whether somebody else uses a device (mounted, swap, part of a RAID) or a file is attached to a
  * loop device: tools ask before they write. False where it cannot be known.
  */
@@ -181,6 +193,7 @@ struct slu_blockio_engine {
 	int (*rw_sync)(void *state, enum slu_io_op op, uint64_t blkno, uint32_t nblocks, void *buf);
 	int (*reserve)(void *state, uint64_t blkno, uint64_t nblocks); /* NULL: not supported */
 	int (*grow)(void *state, uint64_t nblocks, uint64_t *ret_nblocks);
+	int (*length)(void *state, uint64_t *ret_nblocks); /* NULL: it never changes by itself */
 	void (*close)(void *state);
 };
 

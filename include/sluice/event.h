@@ -18,6 +18,7 @@ enum slu_event_kind {
 	SLU_EVENT_NO_SPACE,      /* the volume, or the host under it, is full */
 	SLU_EVENT_SLOW_COMMIT,   /* len = nanoseconds */
 	SLU_EVENT_FALLBACK,      /* mounted on the older superblock */
+	SLU_EVENT_READ_ERROR,    /* ino, pos, len, error: data could not be read */
 };
 
 struct slu_event {

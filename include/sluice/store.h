@@ -94,6 +94,12 @@ const struct slu_store_stats *slu_store_stats(const struct slu_store *store);
  * posted. May be called under locks outside SLU_RANK_STORE.
  */
 void slu_store_fail(struct slu_store *store, int error, const char *why);
+/*
+ * Whether the image is still as long as the volume. If somebody has cut it off, the volume turns
+ * read-only: -EIO. Asked by every commit and flush, before they promise anything; to be asked too
+ * by whoever has read in vain. No lock may be held.
+ */
+int slu_store_check_image(struct slu_store *store);
 
 /* ------------------------------------------------------------------ reading */
 

@@ -22,6 +22,7 @@ struct slu_blockio {
 	struct slu_blockio_info info;
 	struct slu_blockio_stats stats;
 	_Atomic uint32_t refs;
+	uint64_t expected; /* blocks that the image must have */
 
 	/*
 	 * One flush at a time goes to the engine, as flush_io, on behalf of all in flush_now. Those
@@ -192,6 +193,8 @@ static int check_io(const struct slu_blockio *bio, const struct slu_io *io)
 	}
 	if (io->op != SLU_IO_READ && bio->info.readonly)
 		return -EROFS;
+	if (io->op == SLU_IO_WRITE && atomic_load_explicit(&bio->info.cut, memory_order_relaxed))
+		return -EIO;
 	return check_range(bio, io->blkno, io->nblocks);
 }
 
@@ -278,6 +281,8 @@ static int rw_sync(struct slu_blockio *bio, enum slu_io_op op, uint64_t blkno, u
 		return -EINVAL;
 	if (op == SLU_IO_WRITE && bio->info.readonly)
 		return -EROFS;
+	if (op == SLU_IO_WRITE && atomic_load_explicit(&bio->info.cut, memory_order_relaxed))
+		return -EIO;
 	err = check_range(bio, blkno, nblocks);
 	while (!err && nblocks) {
 		uint32_t n = slu_min(nblocks, (uint32_t)SLU_IO_MAX_BLOCKS);
@@ -346,6 +351,24 @@ int slu_blockio_grow(struct slu_blockio *bio, uint64_t nblocks)
 	err = bio->engine->grow(bio->state, nblocks, &now);
 	atomic_store_explicit(&bio->info.nblocks, now, memory_order_release);
 	return err;
+}
+
+void slu_blockio_expect(struct slu_blockio *bio, uint64_t nblocks)
+{
+	bio->expected = nblocks;
+}
+
+bool slu_blockio_is_cut(struct slu_blockio *bio)
+{
+	uint64_t has;
+
+	if (atomic_load_explicit(&bio->info.cut, memory_order_relaxed))
+		return true;
+	/* A host that does not answer has not said that anything is lost. */
+	if (!bio->engine->length || bio->engine->length(bio->state, &has) || has >= bio->expected)
+		return false;
+	atomic_store_explicit(&bio->info.cut, true, memory_order_relaxed);
+	return true;
 }
 
 /* ------------------------------------------------------------------ open and close */

@@ -96,6 +96,12 @@ static inline uint64_t image_pos(const struct image *img, uint64_t blkno)
 	return img->offset + (blkno << SLU_BLOCK_SHIFT);
 }
 
+/* A read has found the end of the image where there was more at open. */
+static inline void image_seen_cut(struct image *img)
+{
+	atomic_store_explicit(&img->info->cut, true, memory_order_relaxed);
+}
+
 /* These block. 0 or -errno. */
 int image_do(struct image *img, const struct slu_io *io);
 int image_rw(struct image *img, bool write, const struct iovec *iov, int niov, uint64_t pos);
@@ -104,6 +110,7 @@ int image_rw_sync(struct image *img, enum slu_io_op op, uint64_t blkno, uint32_t
 		  void *buf);
 int image_reserve(struct image *img, uint64_t blkno, uint64_t nblocks);
 int image_grow(struct image *img, uint64_t nblocks, uint64_t *ret_nblocks);
+int image_length(struct image *img, uint64_t *ret_nblocks);
 
 /*
  * Where to go on after `done` bytes of iov: *idx is the first iovec not finished; if it was begun,

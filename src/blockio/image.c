@@ -69,8 +69,11 @@ int image_rw(struct image *img, bool write, const struct iovec *iov, int niov, u
 				slu_stress_point("blockio-partial");
 			continue;
 		}
-		if (!ret) /* the image has become shorter than it was */
+		if (!ret) { /* the image has become shorter than it was */
+			if (!write)
+				image_seen_cut(img);
 			return -EIO;
+		}
 		if (errno != EINTR)
 			return done && errno == EINVAL ? -EIO : host_error(errno);
 	}
@@ -400,4 +403,19 @@ int image_grow(struct image *img, uint64_t nblocks, uint64_t *ret_nblocks)
 	probe_direct(img, size);
 	*ret_nblocks = usable_blocks(img, size);
 	return nblocks > *ret_nblocks ? -ENOSPC : 0;
+}
+
+int image_length(struct image *img, uint64_t *ret_nblocks)
+{
+	uint64_t size;
+	int err;
+
+	if (img->device) {
+		*ret_nblocks = atomic_load_explicit(&img->info->nblocks, memory_order_acquire);
+		return 0;
+	}
+	err = image_size(img, &size);
+	if (!err)
+		*ret_nblocks = usable_blocks(img, size);
+	return err;
 }

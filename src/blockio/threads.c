@@ -160,6 +160,13 @@ static int threads_grow(void *state, uint64_t nblocks, uint64_t *ret_nblocks)
 	return image_grow(&t->img, nblocks, ret_nblocks);
 }
 
+static int threads_length(void *state, uint64_t *ret_nblocks)
+{
+	struct threads *t = state;
+
+	return image_length(&t->img, ret_nblocks);
+}
+
 static void threads_close(void *state)
 {
 	struct threads *t = state;
@@ -176,5 +183,6 @@ const struct slu_blockio_engine threads_engine = {
 	.rw_sync = threads_rw_sync,
 	.reserve = threads_reserve,
 	.grow = threads_grow,
+	.length = threads_length,
 	.close = threads_close,
 };

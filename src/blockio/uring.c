@@ -151,6 +151,8 @@ static void reap_rw(struct uring *u, struct slu_io *io, int res)
 		slu_stress_point("blockio-partial");
 		io_queue_push(&u->pending, io);
 	} else if (!res) { /* the image has become shorter than it was */
+		if (io->op == SLU_IO_READ)
+			image_seen_cut(&u->img);
 		blockio_complete(io, -EIO);
 	} else if (io_done(io) && res == -EINVAL) {
 		blockio_complete(io, -EIO);
@@ -448,6 +450,13 @@ static int uring_grow(void *state, uint64_t nblocks, uint64_t *ret_nblocks)
 	return image_grow(&u->img, nblocks, ret_nblocks);
 }
 
+static int uring_length(void *state, uint64_t *ret_nblocks)
+{
+	struct uring *u = state;
+
+	return image_length(&u->img, ret_nblocks);
+}
+
 static void uring_close(void *state)
 {
 	struct uring *u = state;
@@ -467,5 +476,6 @@ const struct slu_blockio_engine uring_engine = {
 	.rw_sync = uring_rw_sync,
 	.reserve = uring_reserve,
 	.grow = uring_grow,
+	.length = uring_length,
 	.close = uring_close,
 };

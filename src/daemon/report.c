@@ -106,6 +106,10 @@ static void describe(const struct slu_event *ev, char *line, size_t size)
 		snprintf(line, size, "DATA LOST: inode %llu, bytes %llu+%llu: %s", ino, pos, len,
 			 err);
 		break;
+	case SLU_EVENT_READ_ERROR:
+		snprintf(line, size, "inode %llu, bytes %llu+%llu cannot be read: %s", ino, pos,
+			 len, err);
+		break;
 	case SLU_EVENT_COMMIT_FAILED:
 		snprintf(line, size, "metadata cannot be written: %s; kept, will be retried", err);
 		break;

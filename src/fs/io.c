@@ -18,6 +18,17 @@ static unsigned int read_ahead(struct slu_inode *inode, uint64_t pos, uint64_t l
 	return expected == pos && len >= SLU_BLOCK_SIZE ? READ_AHEAD_PAGES : 0;
 }
 
+/* The reader is told -EIO; who looks after the machine is to hear of it too, and why if it shows. */
+static void read_failed(struct slu_fs *fs, uint64_t ino, uint64_t pos, uint64_t len)
+{
+	slu_event_post(&fs->p->opts.events, &(struct slu_event){.kind = SLU_EVENT_READ_ERROR,
+								.error = -EIO,
+								.ino = ino,
+								.pos = pos,
+								.len = len});
+	(void)slu_store_check_image(fs->store);
+}
+
 int slu_fs_read(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t fh, uint64_t pos,
 		uint64_t len, bool keep_atime, struct slu_read_vec *ret)
 {
@@ -30,6 +41,8 @@ int slu_fs_read(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t f
 	if (!err && !keep_atime && !fs_readonly(fs))
 		slu_inode_touch(inode, SLU_TOUCH_ATIME);
 	slu_inode_put(inode);
+	if (err == -EIO)
+		read_failed(fs, ino, pos, len);
 	return err;
 }
 

@@ -51,6 +51,8 @@ static int flush_until(struct slu_store *store, uint64_t number)
 		mine = ++f->started;
 		slu_mutex_unlock(&f->lock);
 		err = slu_blockio_flush(store->bio);
+		if (!err)
+			err = slu_store_check_image(store);
 		slu_mutex_lock(&f->lock);
 		f->busy = false;
 		if (err)
@@ -177,9 +179,13 @@ static int commit_superblock(struct slu_store *store)
 /* 0; 1: nothing to do; -errno: *ret_again if trying again at once may help. */
 static int commit_try(struct slu_store *store, bool *ret_again)
 {
-	int err = freeze(store);
+	int err;
 
 	*ret_again = false;
+	/* Before the nodes, which may make an image that was cut off long again. */
+	err = slu_store_check_image(store);
+	if (!err)
+		err = freeze(store);
 	if (err)
 		return err;
 	slu_stress_point("store-commit-frozen");

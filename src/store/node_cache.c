@@ -317,6 +317,8 @@ static int node_read_wait(struct slu_need *need)
 	err = slu_blockio_read(store->bio, ref.number, 1, n->disk);
 	if (!err && node_check_read(store, n))
 		err = -EIO;
+	if (err)
+		(void)slu_store_check_image(store);
 
 	slu_mutex_lock(&store->lock);
 	n->state = err ? NODE_BAD : NODE_CLEAN;

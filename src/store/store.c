@@ -189,6 +189,7 @@ static int store_open(struct slu_store *store, const struct slu_store_opts *opts
 		*why = "the image is shorter than the volume in it";
 		return -ENOSPC;
 	}
+	slu_blockio_expect(store->bio, slu_get_le64(&store->super.nblocks));
 	*why = "out of memory";
 	err = open_super(store, opts, &choice);
 	if (err)
@@ -329,6 +330,15 @@ void slu_store_fail(struct slu_store *store, int error, const char *why)
 bool slu_store_readonly(const struct slu_store *store)
 {
 	return store_readonly(store);
+}
+
+int slu_store_check_image(struct slu_store *store)
+{
+	slu_assert_no_locks("measuring the image");
+	if (!slu_blockio_is_cut(store->bio))
+		return 0;
+	slu_store_fail(store, -EIO, "the image has become shorter than the volume in it");
+	return -EIO;
 }
 
 void slu_store_info(struct slu_store *store, struct slu_store_info *ret)

@@ -38,6 +38,7 @@ struct wb_pass {
 	struct slu_mutex lock; /* leaf: done */
 	struct slu_cond cond;
 	struct wb_run *done;
+	bool cut; /* the image is not what it was: nothing is written */
 };
 
 /* ------------------------------------------------------------------ slots */
@@ -267,6 +268,8 @@ static int run_map(struct wb_pass *p, struct wb_run *run)
 	uint32_t n;
 	int err;
 
+	if (p->cut)
+		return -EIO;
 	err = backend->ops->map(backend, pos, len, &run->map, NULL);
 	if (err)
 		return err;
@@ -354,7 +357,7 @@ static uint64_t pass_submit(struct wb_pass *p, struct wb_run *run)
 int pass_run(struct slu_writeback *wb, struct wb_slots *slots, struct slu_aspace *as,
 	     uint64_t first, uint64_t end, bool wait)
 {
-	struct wb_pass p = {.wb = wb, .slots = slots, .as = as};
+	struct wb_pass p = {.wb = wb, .slots = slots, .as = as, .cut = slu_blockio_is_cut(wb->bio)};
 
 	slu_assert_no_locks("writeback");
 	slu_mutex_init(&p.lock, SLU_RANK_LEAF, SLU_LEAF_WRITEBACK, "writeback pass");

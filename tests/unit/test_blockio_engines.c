@@ -772,8 +772,32 @@ static void an_image_cut_short_underneath_is_EIO(void **state)
 	check(buf, 100, 2, 6);
 	assert_int_equal(slu_blockio_read(bio, 100, 4, buf), -EIO);
 	assert_int_equal(run_io(bio, SLU_IO_READ, 102, 1, buf), -EIO);
+	/* Nor is it made long again, with zeros where there was data. */
+	assert_true(slu_blockio_is_cut(bio));
+	assert_int_equal(slu_blockio_write(bio, 110, 4, buf), -EIO);
+	assert_int_equal(run_io(bio, SLU_IO_WRITE, 110, 4, buf), -EIO);
 	slu_blockio_close(bio);
 	assert_int_equal(truncate(file, NBLOCKS * (off_t)BS), 0);
+	free(buf);
+}
+
+static void an_image_cut_below_what_it_must_have_is_seen_by_asking(void **state)
+{
+	struct slu_blockio *bio = open_default();
+	char *buf = buffer(1);
+
+	slu_blockio_expect(bio, NBLOCKS - 1);
+	assert_false(slu_blockio_is_cut(bio));
+	assert_int_equal(truncate(file, (NBLOCKS - 1) * (off_t)BS), 0);
+	assert_false(slu_blockio_is_cut(bio));
+	assert_int_equal(slu_blockio_write(bio, 1, 1, buf), 0);
+	assert_int_equal(truncate(file, (NBLOCKS - 2) * (off_t)BS), 0);
+	assert_true(slu_blockio_is_cut(bio));
+	assert_int_equal(truncate(file, NBLOCKS * (off_t)BS), 0);
+	assert_true(slu_blockio_is_cut(bio)); /* what was there is gone all the same */
+	assert_int_equal(run_io(bio, SLU_IO_WRITE, 1, 1, buf), -EIO);
+	assert_int_equal(slu_blockio_read(bio, 1, 1, buf), 0);
+	slu_blockio_close(bio);
 	free(buf);
 }
 
@@ -1000,6 +1024,7 @@ int main(void)
 	};
 	const struct CMUnitTest file_tests[] = {
 		cmocka_unit_test(an_image_cut_short_underneath_is_EIO),
+		cmocka_unit_test(an_image_cut_below_what_it_must_have_is_seen_by_asking),
 		cmocka_unit_test(a_partial_write_is_carried_on_before_it_fails),
 #if defined(SLU_STRESS_POINTS)
 		cmocka_unit_test(a_write_that_stops_short_is_finished),
