@@ -1,0 +1,74 @@
+# sets: user cache
+# limit: 200
+# A daemon that stands still (SLU_STOP_SECONDS): nothing else waits for it, and whoever uses its mount
+# goes on where it was when it runs again.
+seconds=${SLU_STOP_SECONDS:-$([ -n "${SLU_ROUNDS:-}" ] && echo 30 || echo 6)}
+make_volume 256M
+mount_logged commit=1
+pid=$(daemon_pid)
+mkdir "$MNT/dir"
+seq 100000 >"$MNT/dir/file"
+sync "$MNT/dir/file"
+seq 50000 >"$SLU_WORK/numbers"
+mkdir "$MNT/load"
+mount_load run "$MNT/load" "$SLU_WORK/log" "$((seconds + 2))" 2 2>"$SLU_WORK/load.err" &
+load=$!
+sleep 0.5
+kill -STOP "$pid"
+start=$SECONDS
+
+# Those who wait for it.
+waiting=()
+df "$MNT" >"$SLU_WORK/df" 2>&1 &
+waiting+=($!)
+ls -l "$MNT/dir" "$MNT" >"$SLU_WORK/ls" 2>&1 &
+waiting+=($!)
+dd if="$SLU_WORK/numbers" of="$MNT/written" bs=4K conv=fsync 2>"$SLU_WORK/dd" &
+waiting+=($!)
+
+# Those who do not.
+no_wait() { timeout 10 "$@" >"$SLU_WORK/out" 2>&1 || fail "beside a daemon that stands still: \"$*\": status $?, $(cat "$SLU_WORK/out")"; }
+second=$SLU_WORK/second.img
+mkdir "$SLU_WORK/second"
+round=0
+while [ $((SECONDS - start)) -lt "$seconds" ]; do
+	round=$((round + 1))
+	no_wait df "$SLU_WORK" /
+	no_wait ls -l "$SLU_WORK/second" /
+	no_wait mkfs.sluicefs -q --force --size 64M "$second"
+	no_wait fsck.sluicefs -n "$second"
+	no_wait sluicefs -o "$(options)" "$second" "$SLU_WORK/second"
+	no_wait df "$SLU_WORK/second"
+	no_wait cp "$SLU_WORK/numbers" "$SLU_WORK/second/"
+	no_wait sync "$SLU_WORK/second/numbers"
+	no_wait cmp "$SLU_WORK/numbers" "$SLU_WORK/second/numbers"
+	no_wait sluicefs --unmount "$SLU_WORK/second"
+	no_wait fsck.sluicefs -n -f "$second"
+	# The image of the one that stands still is in use, and that is said at once.
+	refused 8 "in use by .*$pid" timeout 10 fsck.sluicefs --wait 0 -n "$IMG"
+	sleep 0.1
+done
+for i in "${waiting[@]}"; do
+	kill -0 "$i" 2>/dev/null || fail "somebody did not wait: $(jobs -l), $(cat "$SLU_WORK"/{df,ls,dd})"
+done
+
+kill -CONT "$pid"
+for i in "${waiting[@]}"; do
+	wait "$i" || fail "somebody who waited: status $?: $(cat "$SLU_WORK"/{df,ls,dd})"
+done
+wait "$load" || {
+	cat "$SLU_WORK/load.err"
+	fail "the load ended with status $?"
+}
+grep -q "$MNT" "$SLU_WORK/df"
+grep -q file "$SLU_WORK/ls"
+remount_volume
+cmp "$SLU_WORK/numbers" "$MNT/written"
+cmp <(seq 100000) "$MNT/dir/file"
+out=$(mount_load verify "$MNT/load" "$SLU_WORK/log") || {
+	echo "$out"
+	fail "promises broken"
+}
+echo "$out, $round rounds of a second volume meanwhile"
+umount_volume
+fsck_clean
