@@ -1,5 +1,6 @@
 if(TARGET slu_fs)
   slu_unit_test(fs_files slu_fs)
+  slu_unit_test(fs_mounts slu_fs)
   slu_unit_test(fs_crash slu_check slu_fs)
   slu_unit_test(fs_faults slu_check slu_fs)
   slu_unit_test(fs_write_failed slu_fs)

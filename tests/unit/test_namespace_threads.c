@@ -5,6 +5,7 @@
  * every count has to fit together after.
  */
 #include "namespace_fixture.h"
+#include <malloc.h>
 
 #define NTHREADS 4
 #define NNAMES   6
@@ -479,6 +480,87 @@ static void one_name_is_made_once(void **state)
 	exactly_one_wins(create_x, create_x, -EEXIST, -EEXIST);
 }
 
+/* ------------------------------------------------------------------ a kernel that forgets */
+
+#define FORGET_FILES  2000u
+#define FORGET_ROUNDS 500u /* a million in all */
+#define FORGET_IDLE   64u
+
+static void look_and_forget(void *arg)
+{
+	struct slu_attr attr[16];
+	struct slu_ctx ctx = fx.ctx;
+	unsigned int from = *(unsigned int *)arg;
+
+	for (unsigned int i = 0; i < FORGET_FILES; i += slu_array_size(attr)) {
+		for (unsigned int k = 0; k < slu_array_size(attr); k++) {
+			char name[24];
+
+			snprintf(name, sizeof(name), "f%u", (from + i + k) % FORGET_FILES);
+			ok(slu_ns_lookup(fx.ns, &ctx, ROOT, name, &attr[k]));
+		}
+		for (unsigned int k = 0; k < slu_array_size(attr); k++)
+			slu_ns_forget(fx.ns, attr[k].ino, 1);
+	}
+}
+
+/* Four at a time go round the same names, each from another place. */
+static void forget_rounds(unsigned int n)
+{
+	struct slu_thread threads[NTHREADS];
+	unsigned int from[NTHREADS];
+
+	for (; n; n -= NTHREADS) {
+		for (unsigned int t = 0; t < NTHREADS; t++) {
+			from[t] = FORGET_FILES / NTHREADS * t;
+			threads[t] = (struct slu_thread){0};
+			ok(slu_thread_start(&threads[t], "forgets", look_and_forget, &from[t]));
+		}
+		for (unsigned int t = 0; t < NTHREADS; t++)
+			slu_thread_join(&threads[t]);
+	}
+}
+
+/* Counts that are kept, and inodes in memory. */
+static void expect_forgotten(void)
+{
+	size_t used = 0, cap = 0;
+
+	for (size_t i = 0; i < NS_SHARDS; i++) {
+		used += fx.ns->lookups.shards[i].used;
+		cap += fx.ns->lookups.shards[i].cap;
+	}
+	assert_int_equal(used, 0);
+	assert_true(cap <= NS_SHARDS * 64u);
+	assert_false(atomic_load(&fx.ns->lookups.lost));
+}
+
+static void a_million_lookups_and_forgets_leave_nothing(void **state)
+{
+	size_t before, after;
+
+	nsfx_init(&fx, 16384);
+	fx.max_idle = FORGET_IDLE;
+	nsfx_remount(&fx);
+	for (unsigned int i = 0; i < FORGET_FILES; i++) {
+		char name[24];
+
+		snprintf(name, sizeof(name), "f%u", i);
+		forget_all(&fx, mk(&fx, ROOT, name, S_IFREG | 0644));
+	}
+	nsfx_commit(&fx);
+	forget_rounds(20);
+	expect_forgotten();
+	before = mallinfo2().uordblks;
+	forget_rounds(FORGET_ROUNDS - 20);
+	expect_forgotten();
+	after = mallinfo2().uordblks;
+	/* The inodes that stay for the next look-up are as many, but not the same. */
+	assert_in_range(after, 0, before + FORGET_IDLE * sizeof(struct slu_inode));
+	assert_int_equal(check_tree(&fx), FORGET_FILES + 1);
+	nsfx_fini(&fx);
+}
+
 /* ------------------------------------------------------------------ guessed numbers */
 
 static _Atomic uint64_t guess;
@@ -541,6 +623,7 @@ int main(void)
 		cmocka_unit_test(a_directory_is_removed_or_gets_an_entry),
 		cmocka_unit_test(two_directories_do_not_swallow_each_other),
 		cmocka_unit_test(one_name_is_made_once),
+		cmocka_unit_test(a_million_lookups_and_forgets_leave_nothing),
 		cmocka_unit_test(a_number_may_be_asked_for_before_it_is_handed_out),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
