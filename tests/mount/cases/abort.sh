@@ -1,4 +1,4 @@
-# sets: cache engine
+# sets: cache
 # needs: root
 # limit: 200
 # The connection to the kernel is aborted under load, time after time: the daemon ends by itself, with

@@ -1,4 +1,4 @@
-# sets: cache
+# sets: none
 # needs: root
 # limit: 400
 # Names looked up and forgotten again and again: the daemon's memory is about what it was, and every

@@ -1,4 +1,4 @@
-# sets: user cache engine
+# sets: engine
 # limit: 300
 # Mounted and unmounted many times (--rounds), in every way in turn: no process, mount, descriptor,
 # loop device or file in /tmp or /run more than before.

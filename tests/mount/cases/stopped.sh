@@ -1,4 +1,4 @@
-# sets: user cache
+# sets: none
 # limit: 200
 # A daemon that stands still (SLU_STOP_SECONDS): nothing else waits for it, and whoever uses its mount
 # goes on where it was when it runs again.
