@@ -180,22 +180,28 @@ static int teardown_image(void **state)
 	return 0;
 }
 
+#if defined(__SANITIZE_THREAD__) /* which is slow */
+#define SLOW 4u
+#else
+#define SLOW 1u
+#endif
+
 static void a_thousand_mounts_of_a_simulated_disk_leave_nothing(void **state)
 {
 	struct rig *r = *state;
 
 	slu_simdisk_inline(r->disk, true);
-	many(r, NULL, 1000);
+	many(r, NULL, 1000 / SLOW);
 }
 
 static void mounts_of_an_image_with_io_uring_leave_nothing(void **state)
 {
-	many(*state, "uring", 200);
+	many(*state, "uring", 240 / SLOW);
 }
 
 static void mounts_of_an_image_with_threads_leave_nothing(void **state)
 {
-	many(*state, "threads", 200);
+	many(*state, "threads", 240 / SLOW);
 }
 
 static _Atomic unsigned int turned_readonly, read_errors;

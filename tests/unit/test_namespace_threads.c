@@ -482,9 +482,13 @@ static void one_name_is_made_once(void **state)
 
 /* ------------------------------------------------------------------ a kernel that forgets */
 
-#define FORGET_FILES  2000u
+#define FORGET_FILES 2000u
+#define FORGET_IDLE  64u
+#if defined(__SANITIZE_THREAD__) /* which is slow */
+#define FORGET_ROUNDS 100u
+#else
 #define FORGET_ROUNDS 500u /* a million in all */
-#define FORGET_IDLE   64u
+#endif
 
 static void look_and_forget(void *arg)
 {

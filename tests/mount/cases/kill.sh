@@ -1,4 +1,4 @@
-# sets: user engine cache
+# sets: cache
 # limit: 400
 # SIGKILL of the daemon under load, time after time: the volume mounts at once, fsck is clean, and what
 # was fsynced is there.

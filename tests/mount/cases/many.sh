@@ -1,7 +1,7 @@
 # sets: none
 # limit: 600
-# A directory with 100,000 entries (SLU_MANY says otherwise), and a deep tree.
-many=${SLU_MANY:-100000}
+# A directory with 40,000 entries (SLU_MANY says otherwise), and a deep tree.
+many=${SLU_MANY:-40000}
 make_volume 4G
 mount_volume
 mkdir "$MNT/large"

@@ -1,4 +1,4 @@
-# sets: user cache
+# sets: cache
 # limit: 300
 # Many processes at once, doing everything to names and files; then everything must still hold.
 make_volume 2G
