@@ -218,10 +218,13 @@ static void size_recorded(struct slu_inode *inode, uint64_t size)
 		inode->data_end = 0;
 }
 
-/* The size waits for bytes on their way: stays in memory, and on the list, until they are settled. */
+/*
+ * The size waits for bytes on their way: stays in memory, and on the list, until they are settled.
+ * Without a name nobody asks for the size any more. Meta lock held.
+ */
 static bool awaits(struct slu_inode *inode)
 {
-	return S_ISREG(inode->type) && slu_aspace_awaits(&inode->data);
+	return S_ISREG(inode->type) && inode->attr.nlink && slu_aspace_awaits(&inode->data);
 }
 
 static void inode_put_done(struct slu_inode *inode, uint64_t txid)
@@ -391,7 +394,7 @@ void slu_inode_touch(struct slu_inode *inode, unsigned int what)
 
 void slu_inode_awaits(struct slu_inode *inode)
 {
-	if (!awaits(inode))
+	if (!slu_aspace_awaits(&inode->data))
 		return;
 	slu_mutex_lock(&inode->vol.iomap.lock);
 	if (awaits(inode) && !inode->attr_dirty)

@@ -446,6 +446,37 @@ static void a_real_hole_is_one_in_the_end(void **state)
 	assert_memory_equal(back + 30 * 4096, data + 30 * 4096, (PAGES - 30) * 4096);
 }
 
+/* Neither the list of sizes to be written nor what is awaited keeps a deleted file. */
+static void a_deleted_file_is_waited_for_by_nobody(void **state)
+{
+	struct rig *r = *state;
+	uint64_t ino, fh, free0;
+
+	assert_int_equal(slu_fs_sync(r->fs), 0);
+	free0 = free_blocks(r);
+	for (int open = 0; open < 2; open++) {
+		ino = make_file(r, "file");
+		fill(data, sizeof(data), 84);
+		assert_int_equal(slu_fs_open(r->fs, &r->ctx, ino, O_RDONLY, &fh), 0);
+		send_pages(r, ino, 5, 10);
+		if (open)
+			assert_int_equal(slu_ns_unlink(r->fs->ns, &r->ctx, SLU_INO_ROOT, "file"),
+					 0);
+		send_pages(r, ino, 20, 30);
+		write_out(r, ino, 0, PAGES);
+		if (!open)
+			assert_int_equal(slu_ns_unlink(r->fs->ns, &r->ctx, SLU_INO_ROOT, "file"),
+					 0);
+		slu_fs_release(r->fs, ino, fh);
+		if (open)
+			reclaim_rig(r, free0);
+		else
+			remount_rig(r);
+	}
+	remount_rig(r);
+	assert_int_equal(check_disk(r), 0);
+}
+
 /* More holes than are counted one by one. */
 static void a_file_of_holes_is_whole_in_the_end(void **state)
 {
@@ -499,6 +530,7 @@ int main(void)
 		RIG_CASE(what_has_overtaken_others_waits_for_them),
 		RIG_CASE(nothing_is_waited_for_once_all_has_come),
 		RIG_CASE(a_real_hole_is_one_in_the_end),
+		RIG_CASE(a_deleted_file_is_waited_for_by_nobody),
 		RIG_CASE(a_file_of_holes_is_whole_in_the_end),
 	};
 
