@@ -143,6 +143,17 @@ unmount_dead() {
 	if is_root; then umount -l "$MNT"; else fusermount3 -u -z "$MNT"; fi
 }
 
+# load_kept ROUND: every promise that "mount_load run" noted of a round, in $MNT/rROUND and
+# log.ROUND, was kept. Counts them in $promises.
+load_kept() {
+	local out
+	out=$(mount_load verify "$MNT/r$1" "$SLU_WORK/log.$1") || {
+		echo "$out"
+		fail "round $1: promises broken"
+	}
+	promises=$((promises + ${out%% *}))
+}
+
 # wait_for SECONDS COMMAND...: until the command succeeds
 wait_for() {
 	local end=$((SECONDS + $1))

@@ -32,12 +32,8 @@ abort_connection() {
 gone() { ! kill -0 "$pid" 2>/dev/null; }
 
 verify() {
-	local accepted out
-	out=$(mount_load verify "$MNT/r$1" "$SLU_WORK/log.$1") || {
-		echo "$out"
-		fail "round $1: promises broken"
-	}
-	promises=$((promises + ${out%% *}))
+	local accepted
+	load_kept "$1"
 	accepted=$(tail -n 1 "$SLU_WORK/direct.log")
 	cmp -n $((accepted * 4096)) "$MNT/r$1/direct" <(for ((i = 0; i < accepted; i++)); do cat "$SLU_WORK/block"; done) ||
 		fail "round $1: of $accepted blocks accepted by O_DIRECT"

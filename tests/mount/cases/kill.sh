@@ -10,11 +10,7 @@ for i in $(seq 1 "$rounds"); do
 	took=$(awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { print int((b - a) * 1000) }')
 	[ "$took" -lt 2000 ] || fail "round $i: mounting after a crash took $took ms"
 	if [ "$i" -gt 1 ]; then # what the round before was promised
-		out=$(mount_load verify "$MNT/r$((i - 1))" "$SLU_WORK/log.$((i - 1))") || {
-			echo "$out"
-			fail "round $((i - 1)): promises broken"
-		}
-		promises=$((promises + ${out%% *}))
+		load_kept $((i - 1))
 		rm -rf "$MNT/r$((i - 1))"
 	fi
 	mkdir "$MNT/r$i"
@@ -32,11 +28,7 @@ for i in $(seq 1 "$rounds"); do
 	fsck_clean
 done
 mount_logged
-out=$(mount_load verify "$MNT/r$rounds" "$SLU_WORK/log.$rounds") || {
-	echo "$out"
-	fail "round $rounds: promises broken"
-}
-promises=$((promises + ${out%% *}))
+load_kept "$rounds"
 figures "$rounds kills, $promises promises kept, 0 lost"
 [ "$promises" -ge $((5 * rounds)) ] || fail "only $promises promises in $rounds rounds: the load does not load"
 umount_volume

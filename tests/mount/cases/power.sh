@@ -13,11 +13,7 @@ for i in $(seq 1 "$rounds"); do
 	seed=$((i % 4 == 0 ? 0 : RANDOM + 1))
 	mount_logged commit=1
 	if [ "$i" -gt 1 ]; then # what the round before was promised
-		out=$(mount_load verify "$MNT/r$((i - 1))" "$SLU_WORK/log.$((i - 1))") || {
-			echo "$out"
-			fail "round $((i - 1)): promises broken"
-		}
-		promises=$((promises + ${out%% *}))
+		load_kept $((i - 1))
 		rm -rf "$MNT/r$((i - 1))"
 	fi
 	mkdir "$MNT/r$i"
@@ -36,11 +32,7 @@ for i in $(seq 1 "$rounds"); do
 	fsck_clean
 done
 mount_logged
-out=$(mount_load verify "$MNT/r$rounds" "$SLU_WORK/log.$rounds") || {
-	echo "$out"
-	fail "round $rounds: promises broken"
-}
-promises=$((promises + ${out%% *}))
+load_kept "$rounds"
 umount_volume
 fsck_clean
 figures "$rounds times without power, $promises promises kept, 0 lost"
