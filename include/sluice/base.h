@@ -248,9 +248,14 @@ void slu_sleep_ns(uint64_t ns);
 #define SLU_NS_PER_SEC 1000000000ull
 #define SLU_NS_PER_MS  1000000ull
 
-uint64_t slu_clock_ns(void);              /* monotonic */
-struct timespec slu_clock_realtime(void); /* for time stamps of inodes */
-uint64_t slu_random(void);                /* getrandom(2), or the simulation's seed */
+uint64_t slu_clock_ns(void); /* monotonic */
+/*
+ * For time stamps of inodes: as coarse as the kernel's own, which moves on with its ticks. With the
+ * write-back cache the kernel stamps writes; a finer clock here would put a creation after the
+ * write that followed it, and cost a SETATTR for each new file.
+ */
+struct timespec slu_clock_realtime(void);
+uint64_t slu_random(void); /* getrandom(2), or the simulation's seed */
 
 /* ------------------------------------------------------------------ data-path allocation */
 

@@ -29,7 +29,7 @@ struct timespec slu_clock_realtime(void)
 		now.tv_sec = SIM_EPOCH + (time_t)(ns / SLU_NS_PER_SEC);
 		now.tv_nsec = (long)(ns % SLU_NS_PER_SEC);
 	} else {
-		clock_gettime(CLOCK_REALTIME, &now);
+		clock_gettime(CLOCK_REALTIME_COARSE, &now);
 	}
 	return now;
 }

@@ -195,6 +195,21 @@ static void birth_time_stays(void)
 	EQ(a.stx_ino, b.stx_ino);
 }
 
+/* One clock: the daemon's stamp of the creation, then the kernel's of the write. */
+static void nothing_is_written_before_it_was_made(void)
+{
+	struct timespec born;
+	struct statx st;
+
+	for (int i = 0; i < 100; i++) {
+		posix_put("f", "x", 1);
+		OK(statx(AT_FDCWD, "f", 0, STATX_ALL, &st));
+		born = (struct timespec){st.stx_btime.tv_sec, st.stx_btime.tv_nsec};
+		CHECK(!later(born, posix_stat("f").st_mtim));
+		OK(unlink("f"));
+	}
+}
+
 /* ------------------------------------------------------------------ FS_IOC_SETFLAGS */
 
 static int get_flags(const char *name)
@@ -368,6 +383,7 @@ const struct posix_check attr_checks[] = {
 	{"o_noatime_keeps_atime", o_noatime_keeps_atime, 0},
 	{"stores_through_a_mapping_move_mtime", stores_through_a_mapping_move_mtime, 0},
 	{"birth_time_stays", birth_time_stays, 0},
+	{"nothing_is_written_before_it_was_made", nothing_is_written_before_it_was_made, 0},
 	{"flags_are_kept", flags_are_kept, 0},
 	{"noatime_keeps_atime", noatime_keeps_atime, 0},
 	{"immutable_files_change_for_nobody", immutable_files_change_for_nobody, POSIX_ROOT},
