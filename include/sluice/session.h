@@ -63,6 +63,8 @@ struct slu_session_opts {
 	bool debug;               /* log every request */
 	uint32_t max_write;       /* bytes per WRITE: 4,096 to 1 MiB; 0: 1 MiB */
 	unsigned int max_workers; /* threads that read requests; 0: 10. Started by demand. */
+	/* How long a worker looks for the next request before it sleeps; 0: not at all. */
+	uint64_t busy_poll_ns;
 	/* Called once, from a worker: nobody can use the mount any more. Must not block. */
 	void (*ended)(void *ctx);
 	/* syslog(3) priorities; any thread. Must not block for long. */
@@ -108,6 +110,7 @@ struct slu_session_stats {
 	_Atomic uint64_t park_waits;         /* a worker had to wait for room to park in */
 	_Atomic uint64_t inline_waits;       /* no memory to park: the worker did the waiting */
 	_Atomic uint64_t workers;
+	_Atomic uint64_t busy_polls; /* times that one worker began to poll for all */
 };
 const struct slu_session_stats *slu_session_stats(const struct slu_session *s);
 /* "LOOKUP", …; NULL for numbers that mean nothing here. */

@@ -47,6 +47,7 @@ enum given {
 	GIVEN_SUID = 1u << 11, /* suid or nosuid; and so on */
 	GIVEN_DEV = 1u << 12,
 	GIVEN_EXEC = 1u << 13,
+	GIVEN_BUSY_POLL = 1u << 14,
 };
 
 struct daemon_opts {
@@ -73,6 +74,7 @@ struct daemon_opts {
 	uint64_t cache_size;               /* bytes; 0: the default */
 	uint64_t image_offset, image_size; /* bytes */
 	uint32_t max_write;                /* bytes; 0: the default */
+	uint64_t busy_poll_ns;             /* 0: no busy polling */
 	char *engine;                      /* NULL: the best that works */
 	char *fsname;                      /* NULL: the image's path */
 };

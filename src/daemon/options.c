@@ -14,11 +14,13 @@
 
 G_DEFINE_QUARK(sluicefs - daemon - error, daemon_error)
 
-#define DEFAULT_WAIT_NS (5 * SLU_NS_PER_SEC)
-#define MAX_COMMIT_SEC  3600u
-#define MAX_WAIT_SEC    86400.0
-#define MAX_WRITE_LEAST 4096u
-#define MAX_WRITE_MOST  (1u << 20)
+#define DEFAULT_WAIT_NS     (5 * SLU_NS_PER_SEC)
+#define MAX_COMMIT_SEC      3600u
+#define MAX_WAIT_SEC        86400.0
+#define MAX_WRITE_LEAST     4096u
+#define MAX_WRITE_MOST      (1u << 20)
+#define BUSY_POLL_USEC      30u
+#define BUSY_POLL_MOST_USEC 1000u
 
 static bool complain(GError **error, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 static bool complain(GError **error, const char *fmt, ...)
@@ -37,6 +39,7 @@ void options_init(struct daemon_opts *o)
 	*o = (struct daemon_opts){
 		.wait_ns = DEFAULT_WAIT_NS,
 		.ready_fd = -1,
+		.busy_poll_ns = BUSY_POLL_USEC * 1000,
 		.nosuid = true,
 		.nodev = true,
 	};
@@ -142,6 +145,17 @@ static bool set_max_write(struct daemon_opts *o, const char *value, GError **err
 	return true;
 }
 
+static bool set_busy_poll(struct daemon_opts *o, const char *value, GError **error)
+{
+	uint64_t usec;
+
+	if (!parse_whole(value, BUSY_POLL_MOST_USEC, &usec))
+		return complain(error, "busy_poll=%s is not a number of microseconds up to %u",
+				value, BUSY_POLL_MOST_USEC);
+	o->busy_poll_ns = usec * 1000;
+	return true;
+}
+
 static bool set_errors(struct daemon_opts *o, const char *value, GError **error)
 {
 	if (strcmp(value, "remount-ro") != 0)
@@ -217,6 +231,7 @@ static const struct word {
 	{"image_offset", WORD_VALUE, GIVEN_IMAGE_OFFSET, .set = set_image_offset},
 	{"image_size", WORD_VALUE, GIVEN_IMAGE_SIZE, .set = set_image_size},
 	{"max_write", WORD_VALUE, GIVEN_MAX_WRITE, .set = set_max_write},
+	{"busy_poll", WORD_VALUE, GIVEN_BUSY_POLL, .set = set_busy_poll},
 	{"errors", WORD_VALUE, 0, .set = set_errors},
 	{"fsname", WORD_VALUE, 0, .set = set_fsname},
 	{"subtype", WORD_VALUE, 0, .set = set_subtype},
@@ -364,6 +379,7 @@ bool options_same(const struct daemon_opts *have, const struct daemon_opts *want
 		CHANGED(GIVEN_IMAGE_OFFSET, image_offset, "image_offset"),
 		CHANGED(GIVEN_IMAGE_SIZE, image_size, "image_size"),
 		CHANGED(GIVEN_MAX_WRITE, max_write, "max_write"),
+		CHANGED(GIVEN_BUSY_POLL, busy_poll_ns, "busy_poll"),
 		CHANGED(GIVEN_ALLOW_OTHER, allow_other, "allow_other"),
 		CHANGED(GIVEN_SUID, nosuid, "suid"),
 		CHANGED(GIVEN_DEV, nodev, "dev"),
@@ -650,6 +666,7 @@ void options_print_help(FILE *f)
 	      "  -o sync              every write durable  -o commit=SEC    commit interval (5)\n"
 	      "  -o allow_other       let all users in     -o cache_size=SIZE\n"
 	      "  -o io=uring|threads  I/O engine           -o max_write=SIZE\n"
+	      "  -o busy_poll=USEC    look for the next request that long before sleeping (30)\n"
 	      "  -o image_offset=SIZE where the volume starts in the image\n"
 	      "  -o image_size=SIZE   and how far it may reach\n"
 	      "  -o noatime|relatime|strictatime, nosuid, nodev, noexec, errors=remount-ro\n",

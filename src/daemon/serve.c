@@ -143,6 +143,7 @@ static bool start_session(struct daemon *d, int fd, GError **error)
 		.writeback = !d->o->nowriteback && !d->o->sync && !d->stack.readonly,
 		.debug = d->o->debug,
 		.max_write = d->o->max_write,
+		.busy_poll_ns = d->o->busy_poll_ns,
 		.ended = session_ended,
 		.log = session_says,
 		.ctx = d,

@@ -162,6 +162,7 @@ static void begin(struct request *req, size_t n)
 	req->error = 0;
 	req->step = 0;
 	req->done = 0;
+	req->counted = false;
 	req->start_ns = slu_clock_ns();
 	req->ctx = (struct slu_ctx){
 		.uid = h->uid,
@@ -194,6 +195,10 @@ struct request *session_dispatch(struct request *req, size_t n)
 		return req;
 	}
 	req->op = op;
+	if (!(op->flags & OP_NOREPLY)) {
+		req->counted = true;
+		atomic_fetch_add(&req->s->nunanswered, 1);
+	}
 	if ((op->flags & OP_POOL) || !run_once(req, false))
 		return park(req);
 	return req;

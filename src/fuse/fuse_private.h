@@ -83,7 +83,8 @@ struct request {
 	char *buf;    /* the message */
 	struct request *next_spare;
 	uint64_t start_ns;
-	int error; /* answered with: for statistics */
+	int error;    /* answered with: for statistics */
+	bool counted; /* among those that are not answered */
 
 	/* For a handler that is run more than once. */
 	struct slu_ctx ctx;
@@ -152,12 +153,26 @@ void reply_fill_entry(struct fuse_entry_out *ret, const struct slu_attr *attr);
 #define SESSION_MAX_SPARES  8u
 #define REQUEST_SMALL       8192u /* a message up to this size is copied to be parked */
 
+#define SESSION_WAKE_SIGNAL SIGUSR1 /* calls a worker out of read */
+
 struct worker {
 	struct slu_session *s;
 	struct slu_thread thread;
 	struct request *req; /* the buffer it reads into */
 	int fd;              /* its own clone of the device, or the session's */
 	_Atomic bool running;
+};
+
+/* Who reads: busy_poll.c. */
+struct busy_poll {
+	uint64_t limit_ns;               /* how long to look for a request; 0: never */
+	_Atomic(struct worker *) poller; /* the only one that reads; NULL: all do */
+	_Atomic uint64_t taken;          /* requests it has read */
+	_Atomic uint64_t not_before_ns;  /* when it may begin again */
+	_Atomic uint64_t last_ns;        /* when the last request was read */
+	_Atomic uint32_t seen, against;  /* requests that were judged, and votes */
+	struct slu_cond bench;           /* the session's lock: poller has changed */
+	bool watched;                    /* the same lock: one on the bench has the watch */
 };
 
 struct slu_session {
@@ -167,7 +182,9 @@ struct slu_session {
 	uint32_t max_write; /* as negotiated */
 	_Atomic bool ready; /* INIT has come: other requests may, too */
 	_Atomic bool stopping;
-	_Atomic uint32_t nidle; /* workers that wait for a request */
+	_Atomic uint32_t nidle;       /* workers that wait for a request */
+	_Atomic uint32_t nunanswered; /* requests that were read, and for which somebody waits */
+	struct busy_poll busy;
 	_Atomic uint64_t nopen;
 
 	struct slu_mutex lock; /* leaf: everything below */
@@ -193,6 +210,17 @@ void session_end(struct slu_session *s, int err);
 void session_answered(struct slu_session *s);
 /* Runs the message of n bytes in req. Returns the buffer to read the next one into. */
 struct request *session_dispatch(struct request *req, size_t n);
+
+/* ------------------------------------------------------------------ busy polling */
+
+void busy_poll_init(struct slu_session *s);
+void busy_poll_fini(struct slu_session *s);
+/* The session is stopping: nobody sits on the bench, or polls, any more. */
+void busy_poll_stop(struct slu_session *s);
+/* Returns when this worker should read: at once, or when a request has come, or it is needed. */
+void busy_poll_before_read(struct worker *w);
+/* Of a message of n bytes, before it is dispatched. */
+void busy_poll_after_read(struct worker *w, size_t n);
 
 /* ------------------------------------------------------------------ handlers, by file */
 

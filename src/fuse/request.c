@@ -141,6 +141,11 @@ static int send_reply(struct request *req, int error, const struct iovec *data, 
 	for (int i = 0; i < ndata; i++)
 		iov[i + 1] = data[i];
 	req->error = error;
+	/* Before the answer: the next request may be here before we are back. */
+	if (req->counted) {
+		req->counted = false;
+		atomic_fetch_sub(&req->s->nunanswered, 1);
+	}
 	do {
 		n = writev(req->fd, iov, ndata + 1);
 	} while (n < 0 && errno == EINTR);

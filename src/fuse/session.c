@@ -24,7 +24,6 @@
 #define PARK_MAX_ITEMS   4096u
 #define PARK_MAX_BYTES   (16u << 20)
 #define PARK_MAX_THREADS 32u
-#define WAKE_SIGNAL      SIGUSR1
 #define KICK_INTERVAL_NS (2 * SLU_NS_PER_MS)
 #define MAX_WRITE_LEAST  4096u
 
@@ -112,13 +111,14 @@ static void worker_main(void *arg)
 	sigset_t wake;
 
 	sigemptyset(&wake);
-	sigaddset(&wake, WAKE_SIGNAL);
+	sigaddset(&wake, SESSION_WAKE_SIGNAL);
 	pthread_sigmask(SIG_UNBLOCK, &wake, NULL);
 	w->req = worker_buffer(s);
 	while (w->req && !atomic_load(&s->stopping)) {
 		uint32_t idle;
 		ssize_t n;
 
+		busy_poll_before_read(w);
 		atomic_fetch_add(&s->nidle, 1);
 		n = read(w->fd, w->req->buf, w->req->cap);
 		idle = atomic_fetch_sub(&s->nidle, 1) - 1;
@@ -133,7 +133,8 @@ static void worker_main(void *arg)
 			session_end(s, 0);
 			break;
 		}
-		if (!idle)
+		busy_poll_after_read(w, (size_t)n);
+		if (!idle && !atomic_load(&s->busy.poller))
 			add_worker(s);
 		w->req->fd = w->fd;
 		w->req = session_dispatch(w->req, (size_t)n);
@@ -242,6 +243,7 @@ int slu_session_new(struct slu_fs *fs, int fd, const struct slu_session_opts *op
 	s->fd = fd;
 	slu_mutex_init(&s->lock, SLU_RANK_LEAF, 0, "fuse session");
 	slu_cond_init(&s->changed);
+	busy_poll_init(s);
 	*ret = s;
 	return 0;
 }
@@ -257,7 +259,7 @@ int slu_session_start(struct slu_session *s)
 	int err = 0;
 
 	sigemptyset(&sa.sa_mask);
-	if (sigaction(WAKE_SIGNAL, &sa, NULL))
+	if (sigaction(SESSION_WAKE_SIGNAL, &sa, NULL))
 		return -errno;
 	err = park_init(&s->park, &limits);
 	if (err)
@@ -286,7 +288,7 @@ static void call_back(struct slu_session *s, unsigned int n)
 		for (unsigned int i = 0; i < n; i++) {
 			if (!atomic_load(&s->workers[i].running))
 				continue;
-			pthread_kill(s->workers[i].thread.thread, WAKE_SIGNAL);
+			pthread_kill(s->workers[i].thread.thread, SESSION_WAKE_SIGNAL);
 			running = true;
 		}
 		if (running)
@@ -306,6 +308,7 @@ void slu_session_stop(struct slu_session *s)
 	slu_mutex_unlock(&s->lock);
 	if (!n) /* not started, or stopped before */
 		return;
+	busy_poll_stop(s);
 	call_back(s, n);
 	park_fini(&s->park);
 }
@@ -331,6 +334,7 @@ void slu_session_free(struct slu_session *s)
 	}
 	close(s->fd);
 	request_free_spares(s);
+	busy_poll_fini(s);
 	slu_cond_fini(&s->changed);
 	slu_mutex_fini(&s->lock);
 	slu_free(s);

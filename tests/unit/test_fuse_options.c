@@ -54,6 +54,7 @@ static void plain_mount_has_defaults(void **state)
 	assert_int_equal(o.wait_ns, 5 * SLU_NS_PER_SEC);
 	assert_int_equal(o.ready_fd, -1);
 	assert_int_equal(o.cache_size + o.commit_ns + o.max_write + o.image_offset, 0);
+	assert_int_equal(o.busy_poll_ns, 30 * 1000);
 	options_fini(&o);
 }
 
@@ -63,6 +64,7 @@ static void every_word_sets_its_field(void **state)
 
 	parse_ok(&o, "sluicefs -f a b -o ro,sync,nowriteback,allow_other,commit=7,cache_size=64M "
 		     "-o io=threads,image_offset=1M,image_size=2G,max_write=4096,errors=remount-ro "
+		     "-o busy_poll=7 "
 		     "-o suid,dev,noexec,noatime,nodiratime,fsname=x\\,y,subtype=sluicefs "
 		     "--wait=0.5 --replace-stale --ready-fd 7");
 	assert_true(o.foreground && o.readonly && o.sync && o.nowriteback && o.allow_other);
@@ -72,6 +74,7 @@ static void every_word_sets_its_field(void **state)
 	assert_int_equal(o.image_offset, 1 << 20);
 	assert_int_equal(o.image_size, 2ull << 30);
 	assert_int_equal(o.max_write, 4096);
+	assert_int_equal(o.busy_poll_ns, 7000);
 	assert_false(o.nosuid || o.nodev);
 	assert_true(o.noexec && o.nodiratime);
 	assert_int_equal(o.atime, ATIME_NEVER);
@@ -146,6 +149,8 @@ static void nonsense_is_refused_with_one_line(void **state)
 	parse_bad("sluicefs a b -o image_size=0", "image_size=0");
 	parse_bad("sluicefs a b -o max_write=5000", "max_write=5000");
 	parse_bad("sluicefs a b -o max_write=2M", "max_write=2M");
+	parse_bad("sluicefs a b -o busy_poll=1001", "busy_poll=1001");
+	parse_bad("sluicefs a b -o busy_poll=", "busy_poll=");
 	parse_bad("sluicefs a b -o offset=4096", "image_offset=");
 	parse_bad("sluicefs --unmount", "one mount point");
 }

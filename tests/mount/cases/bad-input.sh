@@ -94,7 +94,7 @@ refused 1 'cache_size=' sluicefs -o "$o,cache_size=big" "$IMG" "$MNT"
 refused 1 'cache_size' sluicefs -o "$o,cache_size" "$IMG" "$MNT"
 refused 1 'cache_size=99999999999E' sluicefs -o "$o,cache_size=99999999999E" "$IMG" "$MNT"
 for word in commit=-1 commit= cache_size=1 cache_size=-1M image_offset=17 image_offset=-4096 image_offset=16E \
-	image_size=0 max_write=2M ro=1 commit fsname= subtype= subtype=other; do
+	image_size=0 max_write=2M busy_poll=-1 ro=1 commit fsname= subtype= subtype=other; do
 	refused 1 "${word%%=*}" sluicefs -o "$o,$word" "$IMG" "$MNT"
 done
 refused 32 'cache_size: 1 EiB is more than .* of memory' sluicefs -o "$o,cache_size=1E" "$IMG" "$MNT"
