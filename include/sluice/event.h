@@ -2,11 +2,15 @@
 /*
  * Events: what an administrator must hear of, posted from any layer under any lock. A sink must not
  * block and takes leaf locks at most. Layers below `fuse` never log; they post.
+ *
+ * A stream is the sink that hands every event to whoever watches. Each watcher has a ring of its
+ * own, with slots kept back for the events that must not be lost, so one that does not read costs
+ * nobody anything and learns, when it does read, how much it has missed and where.
  */
 #ifndef SLUICE_EVENT_H
 #define SLUICE_EVENT_H
 
-#include "sluice/base.h"
+#include "sluice/ring.h"
 
 enum slu_event_kind {
 	/* ino, pos, len, error: data could not be written; kept and retried */
@@ -19,13 +23,22 @@ enum slu_event_kind {
 	SLU_EVENT_SLOW_COMMIT,   /* len = nanoseconds */
 	SLU_EVENT_FALLBACK,      /* mounted on the older superblock */
 	SLU_EVENT_READ_ERROR,    /* ino, pos, len, error: data could not be read */
+	SLU_EVENT_KINDS,         /* how many there are */
 };
+/* "writeback-error", …: how kinds are called in streams and metrics. */
+const char *slu_event_kind_name(enum slu_event_kind kind);
+/* What must reach everybody who listens: something is lost, or the volume has turned read-only. */
+bool slu_event_is_critical(enum slu_event_kind kind);
 
 struct slu_event {
 	enum slu_event_kind kind;
 	int error; /* negative errno or 0 */
 	uint64_t ino, pos, len;
 	const char *text; /* static, or NULL */
+
+	/* the stream's */
+	uint64_t seq;         /* 1, 2, … in the order of the stream */
+	struct timespec when; /* wall clock */
 };
 
 struct slu_event_sink {
@@ -38,5 +51,34 @@ static inline void slu_event_post(const struct slu_event_sink *sink, const struc
 	if (sink && sink->post)
 		sink->post(sink->ctx, ev);
 }
+
+/* ------------------------------------------------------------------ streams */
+
+struct slu_event_watch {
+	struct slu_event_watch *next;
+	struct slu_ring ring; /* of struct slu_event; for its watcher to take from */
+};
+
+struct slu_event_stream {
+	struct slu_mutex lock; /* leaf: everything below */
+	struct slu_event_watch *watches;
+	uint64_t seq;
+	_Atomic uint64_t
+		counts[SLU_EVENT_KINDS]; /* posted so far, whether or not somebody watched */
+};
+
+void slu_event_stream_init(struct slu_event_stream *s);
+/* Nobody watches, or posts, any more. */
+void slu_event_stream_fini(struct slu_event_stream *s);
+struct slu_event_sink slu_event_stream_sink(struct slu_event_stream *s);
+
+/*
+ * nslots: a power of two; a quarter of them is kept back for critical events. wake: called under
+ * leaf locks when the ring stops being empty; must not block. -ENOMEM.
+ */
+int slu_event_watch_add(struct slu_event_stream *s, struct slu_event_watch *w, uint32_t nslots,
+			void (*wake)(void *ctx), void *ctx);
+/* wake is not called any more once this has returned. */
+void slu_event_watch_remove(struct slu_event_stream *s, struct slu_event_watch *w);
 
 #endif

@@ -144,29 +144,23 @@ void report(int priority, const char *fmt, ...) __attribute__((format(printf, 2,
 void report_to_syslog(const char *mountpoint);
 void report_debug(bool on);
 
-/* Events wait here until the main thread logs them: a sink must not block. */
+/* The log's watch on the stream of events: they wait in its ring until the main thread logs them. */
 #define REPORT_RING       256u
-#define REPORT_KEPT_BACK  64u /* slots for what must not be lost: READONLY, DATA_LOST */
-#define REPORT_KINDS      16u
 #define REPORT_PER_WINDOW 10u /* lines of one kind in ten seconds */
 
 struct report_events {
-	struct slu_mutex lock; /* leaf: ring, head, tail, dropped */
-	struct slu_event ring[REPORT_RING];
-	uint32_t head, tail; /* unbounded; tail - head are waiting */
-	uint64_t dropped;
-	_Atomic bool lost; /* data was lost */
-	int wake_fd;       /* an eventfd that the main loop polls, or -1 */
+	struct slu_event_stream *stream;
+	struct slu_event_watch watch;
+	int wake_fd; /* an eventfd that the main loop polls, or -1; set before anybody posts */
 	/* the main thread's */
-	uint64_t window_ns[REPORT_KINDS];
-	uint32_t in_window[REPORT_KINDS];
-	uint64_t suppressed[REPORT_KINDS];
+	uint64_t window_ns[SLU_EVENT_KINDS];
+	uint32_t in_window[SLU_EVENT_KINDS];
+	uint64_t suppressed[SLU_EVENT_KINDS];
 	void (*write)(int priority, const char *line); /* tests; NULL: report() */
 };
 
-void report_events_init(struct report_events *r, int wake_fd);
+int report_events_init(struct report_events *r, struct slu_event_stream *stream); /* -ENOMEM */
 void report_events_fini(struct report_events *r);
-struct slu_event_sink report_events_sink(struct report_events *r);
 /* Logs what is waiting. Main thread. */
 void report_events_flush(struct report_events *r);
 

@@ -2,9 +2,8 @@
 /*
  * Everything this program says: to stderr while somebody looks at it, to the system's log after.
  *
- * Owns the ring of events that wait to be logged. report() is called from any thread; the sink from
- * any layer under any lock, so it takes one leaf lock, copies and wakes; the main thread writes.
- * A slow log can neither stop the volume nor cost an event that says something was lost.
+ * Watches the stream of events. report() is called from any thread; events are written by the main
+ * thread. A slow log can neither stop the volume nor cost an event that says something was lost.
  */
 #include "daemon_private.h"
 #include <errno.h>
@@ -49,45 +48,25 @@ void report(int priority, const char *fmt, ...)
 
 /* ------------------------------------------------------------------ events */
 
-static bool must_not_be_lost(enum slu_event_kind kind)
+/* Called under leaf locks: the eventfd does not block. */
+static void wake_main(void *ctx)
 {
-	return kind == SLU_EVENT_DATA_LOST || kind == SLU_EVENT_READONLY;
-}
-
-static void events_post(void *ctx, const struct slu_event *ev)
-{
-	struct report_events *r = ctx;
-	uint32_t limit = must_not_be_lost(ev->kind) ? REPORT_RING : REPORT_RING - REPORT_KEPT_BACK;
+	const struct report_events *r = ctx;
 	uint64_t one = 1;
-	bool was_empty;
 
-	if (ev->kind == SLU_EVENT_DATA_LOST)
-		atomic_store(&r->lost, true);
-	slu_mutex_lock(&r->lock);
-	was_empty = r->head == r->tail;
-	if (r->tail - r->head < limit)
-		r->ring[r->tail++ % REPORT_RING] = *ev;
-	else
-		r->dropped++;
-	slu_mutex_unlock(&r->lock);
-	if (was_empty && r->wake_fd >= 0)
+	if (r->wake_fd >= 0)
 		(void)!write(r->wake_fd, &one, sizeof(one));
 }
 
-void report_events_init(struct report_events *r, int wake_fd)
+int report_events_init(struct report_events *r, struct slu_event_stream *stream)
 {
-	*r = (struct report_events){.wake_fd = wake_fd};
-	slu_mutex_init(&r->lock, SLU_RANK_LEAF, 0, "event report");
+	*r = (struct report_events){.stream = stream, .wake_fd = -1};
+	return slu_event_watch_add(stream, &r->watch, REPORT_RING, wake_main, r);
 }
 
 void report_events_fini(struct report_events *r)
 {
-	slu_mutex_fini(&r->lock);
-}
-
-struct slu_event_sink report_events_sink(struct report_events *r)
-{
-	return (struct slu_event_sink){.post = events_post, .ctx = r};
+	slu_event_watch_remove(r->stream, &r->watch);
 }
 
 static void describe(const struct slu_event *ev, char *line, size_t size)
@@ -131,15 +110,15 @@ static void describe(const struct slu_event *ev, char *line, size_t size)
 		snprintf(line, size, "the newest superblock is bad; mounted the older one%s%s",
 			 *text ? ": " : "", text);
 		break;
-	default:
-		snprintf(line, size, "event %d: inode %llu, %llu+%llu: %s %s", (int)ev->kind, ino,
-			 pos, len, err, text);
+	case SLU_EVENT_KINDS: /* none */
+		*line = '\0';
+		break;
 	}
 }
 
 static int priority_of(enum slu_event_kind kind)
 {
-	if (kind == SLU_EVENT_DATA_LOST || kind == SLU_EVENT_READONLY)
+	if (slu_event_is_critical(kind))
 		return LOG_CRIT;
 	return kind == SLU_EVENT_SLOW_COMMIT ? LOG_NOTICE : LOG_ERR;
 }
@@ -174,39 +153,21 @@ static bool within_rate(struct report_events *r, unsigned int kind)
 	return false;
 }
 
-static bool take(struct report_events *r, struct slu_event *ret, uint64_t *ret_dropped)
-{
-	bool got;
-
-	slu_mutex_lock(&r->lock);
-	got = r->head != r->tail;
-	if (got)
-		*ret = r->ring[r->head++ % REPORT_RING];
-	*ret_dropped = r->dropped;
-	r->dropped = 0;
-	slu_mutex_unlock(&r->lock);
-	return got;
-}
-
 void report_events_flush(struct report_events *r)
 {
 	struct slu_event ev;
-	uint64_t dropped;
+	uint64_t lost;
+	char line[512];
 	bool more;
 
 	do {
-		char line[512];
-
-		more = take(r, &ev, &dropped);
-		if (dropped) {
+		more = slu_ring_take(&r->watch.ring, &ev, &lost);
+		if (lost) {
 			snprintf(line, sizeof(line), "%llu events came too fast to be logged",
-				 (unsigned long long)dropped);
+				 (unsigned long long)lost);
 			emit(r, LOG_WARNING, line);
 		}
-		if (!more)
-			break;
-		if (must_not_be_lost(ev.kind) ||
-		    within_rate(r, slu_min((unsigned int)ev.kind, REPORT_KINDS - 1))) {
+		if (more && (slu_event_is_critical(ev.kind) || within_rate(r, ev.kind))) {
 			describe(&ev, line, sizeof(line));
 			emit(r, priority_of(ev.kind), line);
 		}

@@ -34,6 +34,7 @@ struct daemon {
 	int signal_fd, wake_fd;
 	struct slu_mounter *mounter;
 	struct stack stack;
+	struct slu_event_stream stream;
 	struct report_events events;
 	struct slu_session *session;
 	struct control control;
@@ -187,7 +188,7 @@ static bool prove(struct daemon *d, GError **error)
 
 static bool go_up(struct daemon *d, const struct slu_mount_opts *mount, GError **error)
 {
-	struct slu_event_sink sink = report_events_sink(&d->events);
+	struct slu_event_sink sink = slu_event_stream_sink(&d->stream);
 	char why[256];
 	int err, fd;
 
@@ -454,6 +455,11 @@ static int go_down(struct daemon *d)
 	return err;
 }
 
+static bool has_lost(struct daemon *d)
+{
+	return atomic_load(&d->stream.counts[SLU_EVENT_DATA_LOST]) > 0;
+}
+
 static int report_end(struct daemon *d, int end_error, int err)
 {
 	if (end_error)
@@ -462,11 +468,11 @@ static int report_end(struct daemon *d, int end_error, int err)
 	if (err)
 		report(LOG_CRIT, "not everything could be written to %s: %s", d->image,
 		       g_strerror(-err));
-	else if (atomic_load(&d->events.lost))
+	else if (has_lost(d))
 		report(LOG_CRIT, "data was lost; see above");
 	else
 		report(LOG_INFO, "unmounted, everything is on disk");
-	return err || atomic_load(&d->events.lost) ? STATUS_USAGE : STATUS_OK;
+	return err || has_lost(d) ? STATUS_USAGE : STATUS_OK;
 }
 
 /* A mount that did not become usable is taken away again. */
@@ -500,7 +506,12 @@ int serve(const struct daemon_opts *o, const char *image, bool device, const cha
 	};
 	int status, end_error = 0, err;
 
-	report_events_init(&d.events, -1);
+	slu_event_stream_init(&d.stream);
+	if (report_events_init(&d.events, &d.stream)) {
+		report(LOG_ERR, "%s", g_strerror(ENOMEM));
+		slu_event_stream_fini(&d.stream);
+		return STATUS_SYSTEM;
+	}
 	/* So that writing back our own pages never waits for memory that we have to free. */
 	(void)prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
 	if (!go_up(&d, &mount, &error)) {
@@ -518,5 +529,6 @@ int serve(const struct daemon_opts *o, const char *image, bool device, const cha
 	status = report_end(&d, end_error, err);
 fini:
 	report_events_fini(&d.events);
+	slu_event_stream_fini(&d.stream);
 	return status;
 }

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 static unsigned int nlines, ncritical;
+static struct slu_event_stream stream;
 static char last_line[512], all_lines[1 << 16];
 
 static void collect(int priority, const char *line)
@@ -25,7 +26,8 @@ static int setup(void **state)
 
 	nlines = ncritical = 0;
 	last_line[0] = all_lines[0] = '\0';
-	report_events_init(&r, -1);
+	slu_event_stream_init(&stream);
+	assert_int_equal(report_events_init(&r, &stream), 0);
 	r.write = collect;
 	*state = &r;
 	return 0;
@@ -34,12 +36,13 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	report_events_fini(*state);
+	slu_event_stream_fini(&stream);
 	return 0;
 }
 
-static void post(struct report_events *r, enum slu_event_kind kind, uint64_t ino)
+static void post(enum slu_event_kind kind, uint64_t ino)
 {
-	struct slu_event_sink sink = report_events_sink(r);
+	struct slu_event_sink sink = slu_event_stream_sink(&stream);
 	struct slu_event ev = {.kind = kind, .error = -EIO, .ino = ino, .pos = 4096, .len = 8192};
 
 	slu_event_post(&sink, &ev);
@@ -49,7 +52,7 @@ static void an_event_becomes_a_line(void **state)
 {
 	struct report_events *r = *state;
 
-	post(r, SLU_EVENT_WRITEBACK_ERROR, 42);
+	post(SLU_EVENT_WRITEBACK_ERROR, 42);
 	assert_int_equal(nlines, 0); /* a sink does not log */
 	report_events_flush(r);
 	assert_int_equal(nlines, 1);
@@ -65,11 +68,11 @@ static void a_flood_of_one_kind_is_ten_lines(void **state)
 	struct report_events *r = *state;
 
 	for (unsigned int i = 0; i < 100; i++)
-		post(r, SLU_EVENT_WRITEBACK_ERROR, i);
+		post(SLU_EVENT_WRITEBACK_ERROR, i);
 	report_events_flush(r);
 	assert_int_equal(nlines, REPORT_PER_WINDOW);
 	assert_int_equal(r->suppressed[SLU_EVENT_WRITEBACK_ERROR], 100 - REPORT_PER_WINDOW);
-	post(r, SLU_EVENT_NODE_CORRUPT, 1); /* another kind has its own */
+	post(SLU_EVENT_NODE_CORRUPT, 1); /* another kind has its own */
 	report_events_flush(r);
 	assert_int_equal(nlines, REPORT_PER_WINDOW + 1);
 }
@@ -79,13 +82,11 @@ static void a_full_ring_keeps_room_for_lost_data(void **state)
 	struct report_events *r = *state;
 
 	for (unsigned int i = 0; i < 10000; i++)
-		post(r, SLU_EVENT_WRITEBACK_ERROR, i);
-	assert_false(atomic_load(&r->lost));
-	for (unsigned int i = 0; i < REPORT_KEPT_BACK; i++)
-		post(r, SLU_EVENT_DATA_LOST, 1000000 + i);
-	assert_true(atomic_load(&r->lost));
+		post(SLU_EVENT_WRITEBACK_ERROR, i);
+	for (unsigned int i = 0; i < REPORT_RING / 4; i++)
+		post(SLU_EVENT_DATA_LOST, 1000000 + i);
 	report_events_flush(r);
-	assert_int_equal(ncritical, REPORT_KEPT_BACK);
+	assert_int_equal(ncritical, REPORT_RING / 4);
 	assert_non_null(strstr(all_lines, "DATA LOST: inode 1000063"));
 	assert_non_null(strstr(all_lines, "events came too fast"));
 }
@@ -94,12 +95,12 @@ static void the_ring_wraps(void **state)
 {
 	struct report_events *r = *state;
 
-	r->head = r->tail = UINT32_MAX - 3;
+	r->watch.ring.head = r->watch.ring.tail = UINT32_MAX - 3;
 	for (unsigned int i = 0; i < 8; i++)
-		post(r, SLU_EVENT_READONLY, i);
+		post(SLU_EVENT_READONLY, i);
 	report_events_flush(r);
 	assert_int_equal(ncritical, 8);
-	assert_int_equal(r->head, 4);
+	assert_int_equal(r->watch.ring.head, 4);
 }
 
 int main(void)

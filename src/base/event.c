@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The stream of events: from one sink to everybody who watches.
+ *
+ * Posted to from any thread under any lock, so it takes its own leaf and then each watcher's ring's,
+ * and copies. Must never wait.
+ */
+#include "sluice/event.h"
+
+static const char *const names[SLU_EVENT_KINDS] = {
+	[SLU_EVENT_WRITEBACK_ERROR] = "writeback-error",
+	[SLU_EVENT_DATA_LOST] = "data-lost",
+	[SLU_EVENT_COMMIT_FAILED] = "commit-failed",
+	[SLU_EVENT_NODE_CORRUPT] = "node-corrupt",
+	[SLU_EVENT_READONLY] = "read-only",
+	[SLU_EVENT_NO_SPACE] = "no-space",
+	[SLU_EVENT_SLOW_COMMIT] = "slow-commit",
+	[SLU_EVENT_FALLBACK] = "superblock-fallback",
+	[SLU_EVENT_READ_ERROR] = "read-error",
+};
+
+const char *slu_event_kind_name(enum slu_event_kind kind)
+{
+	return names[kind];
+}
+
+bool slu_event_is_critical(enum slu_event_kind kind)
+{
+	return kind == SLU_EVENT_DATA_LOST || kind == SLU_EVENT_READONLY;
+}
+
+void slu_event_stream_init(struct slu_event_stream *s)
+{
+	*s = (struct slu_event_stream){0};
+	slu_mutex_init(&s->lock, SLU_RANK_LEAF, 0, "event stream");
+}
+
+void slu_event_stream_fini(struct slu_event_stream *s)
+{
+	slu_assert(!s->watches);
+	slu_mutex_fini(&s->lock);
+}
+
+static void stream_post(void *ctx, const struct slu_event *posted)
+{
+	struct slu_event_stream *s = ctx;
+	struct slu_event ev = *posted;
+
+	slu_assert(ev.kind < SLU_EVENT_KINDS);
+	atomic_fetch_add_explicit(&s->counts[ev.kind], 1, memory_order_relaxed);
+	ev.when = slu_clock_realtime();
+	slu_mutex_lock(&s->lock);
+	ev.seq = ++s->seq;
+	for (struct slu_event_watch *w = s->watches; w; w = w->next)
+		(void)slu_ring_post(&w->ring, &ev, slu_event_is_critical(ev.kind));
+	slu_mutex_unlock(&s->lock);
+}
+
+struct slu_event_sink slu_event_stream_sink(struct slu_event_stream *s)
+{
+	return (struct slu_event_sink){.post = stream_post, .ctx = s};
+}
+
+int slu_event_watch_add(struct slu_event_stream *s, struct slu_event_watch *w, uint32_t nslots,
+			void (*wake)(void *ctx), void *ctx)
+{
+	int err = slu_ring_init(&w->ring, nslots, nslots / 4, sizeof(struct slu_event), wake, ctx);
+
+	if (err)
+		return err;
+	slu_mutex_lock(&s->lock);
+	w->next = s->watches;
+	s->watches = w;
+	slu_mutex_unlock(&s->lock);
+	return 0;
+}
+
+void slu_event_watch_remove(struct slu_event_stream *s, struct slu_event_watch *w)
+{
+	struct slu_event_watch **p;
+
+	slu_mutex_lock(&s->lock);
+	for (p = &s->watches; *p != w; p = &(*p)->next)
+		slu_assert(*p);
+	*p = w->next;
+	slu_mutex_unlock(&s->lock);
+	slu_ring_fini(&w->ring);
+}
