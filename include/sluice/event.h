@@ -63,6 +63,8 @@ struct slu_event_stream {
 	struct slu_mutex lock; /* leaf: everything below */
 	struct slu_event_watch *watches;
 	uint64_t seq;
+	struct slu_event last; /* seq 0: there was none */
+	_Atomic uint64_t lost; /* events that found no room in a watcher's ring */
 	_Atomic uint64_t
 		counts[SLU_EVENT_KINDS]; /* posted so far, whether or not somebody watched */
 };
@@ -70,6 +72,8 @@ struct slu_event_stream {
 void slu_event_stream_init(struct slu_event_stream *s);
 /* Nobody watches, or posts, any more. */
 void slu_event_stream_fini(struct slu_event_stream *s);
+/* The newest event; false: there was none. */
+bool slu_event_stream_last(struct slu_event_stream *s, struct slu_event *ret);
 struct slu_event_sink slu_event_stream_sink(struct slu_event_stream *s);
 
 /*

@@ -100,8 +100,13 @@ void slu_session_free(struct slu_session *s);
 /* Files the kernel has open at this moment. */
 uint64_t slu_session_nopen(struct slu_session *s);
 
+/* Bucket i counts what took up to 2^i microseconds (and more than 2^(i-1)), the last all else. */
+#define SLU_OP_BUCKETS 24u
+#define SLU_OP_ERRNOS  134u /* errors[0] counts errnos beyond */
 struct slu_op_stats {
-	_Atomic uint64_t count, errors, total_ns;
+	_Atomic uint64_t count, total_ns;
+	_Atomic uint64_t buckets[SLU_OP_BUCKETS];
+	_Atomic uint64_t errors[SLU_OP_ERRNOS]; /* by errno */
 };
 #define SLU_OP_MAX 64
 struct slu_session_stats {

@@ -51,9 +51,20 @@ static void stream_post(void *ctx, const struct slu_event *posted)
 	ev.when = slu_clock_realtime();
 	slu_mutex_lock(&s->lock);
 	ev.seq = ++s->seq;
-	for (struct slu_event_watch *w = s->watches; w; w = w->next)
-		(void)slu_ring_post(&w->ring, &ev, slu_event_is_critical(ev.kind));
+	s->last = ev;
+	for (struct slu_event_watch *w = s->watches; w; w = w->next) {
+		if (!slu_ring_post(&w->ring, &ev, slu_event_is_critical(ev.kind)))
+			atomic_fetch_add_explicit(&s->lost, 1, memory_order_relaxed);
+	}
 	slu_mutex_unlock(&s->lock);
+}
+
+bool slu_event_stream_last(struct slu_event_stream *s, struct slu_event *ret)
+{
+	slu_mutex_lock(&s->lock);
+	*ret = s->last;
+	slu_mutex_unlock(&s->lock);
+	return ret->seq > 0;
 }
 
 struct slu_event_sink slu_event_stream_sink(struct slu_event_stream *s)

@@ -112,10 +112,10 @@ static char *quoted(const char *path)
 static bool check_dead(const struct daemon_opts *o, const char *path, GError **error)
 {
 	for (int i = 0; i < 16; i++) { /* they can lie on top of each other */
-		struct mount_entry *e = mountinfo_by_target(path);
-		bool dead = e && mount_entry_is_dead(e);
+		struct slu_mount_entry *e = slu_mountinfo_by_target(path);
+		bool dead = e && slu_mount_entry_is_dead(e);
 
-		mount_entry_free(e);
+		slu_mount_entry_free(e);
 		if (!dead)
 			return true;
 		if (!o->replace_stale) {
@@ -136,15 +136,15 @@ static bool check_dead(const struct daemon_opts *o, const char *path, GError **e
 
 static void check_failed_stat(const char *path, int err, GError **error)
 {
-	struct mount_entry *e = mountinfo_by_target(path);
+	struct slu_mount_entry *e = slu_mountinfo_by_target(path);
 
 	/* Not even root may look into somebody's mount without allow_other. */
-	if (e && err == EACCES && mount_entry_is_fuse(e))
+	if (e && err == EACCES && slu_mount_entry_is_fuse(e))
 		fail(error, "%s is in use: user %u has mounted %s there", path,
-		     (unsigned int)mount_entry_uid(e), e->source);
+		     (unsigned int)slu_mount_entry_uid(e), e->source);
 	else
 		fail(error, "the mount point %s: %s", path, g_strerror(err));
-	mount_entry_free(e);
+	slu_mount_entry_free(e);
 }
 
 char *check_mountpoint(const struct daemon_opts *o, GError **error)
@@ -154,7 +154,7 @@ char *check_mountpoint(const struct daemon_opts *o, GError **error)
 
 	if (g_str_has_prefix(o->mountpoint, "/dev/fd/"))
 		return g_strdup(o->mountpoint);
-	path = path_canonical(o->mountpoint);
+	path = slu_path_canonical(o->mountpoint);
 	if (!path) {
 		if (errno == ENOENT)
 			fail(error, "the mount point %s does not exist", o->mountpoint);
@@ -182,7 +182,7 @@ char *check_image(const struct daemon_opts *o, bool *ret_device, GError **error)
 	g_autofree char *path = NULL;
 	struct stat st;
 
-	path = path_canonical(o->image);
+	path = slu_path_canonical(o->image);
 	if (!path || stat(path, &st)) {
 		fail(error, "%s: %s", o->image, g_strerror(errno));
 		return NULL;

@@ -6,6 +6,7 @@
 #ifndef SLUICE_DAEMON_PRIVATE_H
 #define SLUICE_DAEMON_PRIVATE_H
 
+#include "sluice/control.h"
 #include "sluice/event.h"
 #include "sluice/session.h"
 #include <glib.h>
@@ -99,32 +100,6 @@ void options_print_help(FILE *f);
 GQuark daemon_error_quark(void);
 #define DAEMON_ERROR daemon_error_quark()
 
-/* ------------------------------------------------------------------ mountinfo.c */
-
-struct mount_entry {
-	unsigned int major, minor; /* of the mounted filesystem's device */
-	char *target, *source, *type;
-	char *vfs_opts, *super_opts;
-};
-
-void mount_entry_free(struct mount_entry *e);
-/* The topmost mount on a path (absolute, canonical), or NULL. */
-struct mount_entry *mountinfo_by_target(const char *target);
-/* The topmost sluicefs mount of a source. */
-struct mount_entry *mountinfo_by_source(const char *source);
-/* A line of /proc/self/mountinfo; NULL if it is none. */
-struct mount_entry *mountinfo_parse(const char *line);
-bool mount_entry_is_ours(const struct mount_entry *e);
-bool mount_entry_is_fuse(const struct mount_entry *e);
-/* Whether a word is in a list of options. */
-bool mount_has_word(const char *opts, const char *word);
-/* user_id= of the mount: who runs its daemon. */
-uid_t mount_entry_uid(const struct mount_entry *e);
-/* Nobody serves it any more. Asks as the user who may; needs a process without threads. */
-bool mount_entry_is_dead(const struct mount_entry *e);
-/* Absolute, without links; works for a dead mount point, too. NULL and errno. */
-char *path_canonical(const char *path);
-
 /* ------------------------------------------------------------------ checks.c */
 
 /* Each: false and one line, before anything has been touched. */
@@ -163,36 +138,9 @@ int report_events_init(struct report_events *r, struct slu_event_stream *stream)
 void report_events_fini(struct report_events *r);
 /* Logs what is waiting. Main thread. */
 void report_events_flush(struct report_events *r);
-
-/* ------------------------------------------------------------------ control.c */
-
-/*
- * A Unix socket, 0600, named after the mount's device number. One request and one answer per
- * connection, each a text that ends with a NUL: "ok", or "error " and a line.
- */
-#define CONTROL_MESSAGE_MAX 8192u
-
-typedef void control_handler(void *ctx, const char *request, GString *reply);
-
-struct control {
-	int fd; /* listens; -1: none */
-	char *path;
-	control_handler *handler;
-	void *ctx;
-};
-/* Where the daemon of user uid listens; NULL: nowhere. */
-char *control_path(uid_t uid, unsigned int major, unsigned int minor);
-/* Without a directory for it there is no socket, and that is no error. */
-void control_start(struct control *c, unsigned int major, unsigned int minor,
-		   control_handler *handler, void *ctx);
-/* Serves the connection that waits on c->fd; at most a second or two for a slow peer. */
-void control_serve(struct control *c);
-void control_stop(struct control *c);
-
-/* The other end. -1 and a line; *ret_pid the daemon's. */
-int control_connect(const struct mount_entry *e, pid_t *ret_pid, GError **error);
-/* True: "ok". Closes fd. */
-bool control_call(int fd, const char *request, GError **error);
+/* What an event says, for people; at most REPORT_LINE bytes. */
+#define REPORT_LINE 512u
+void report_event_line(const struct slu_event *ev, char *line, size_t size);
 
 /* ------------------------------------------------------------------ serve.c */
 
@@ -212,6 +160,27 @@ struct stack {
 };
 bool stack_open(struct stack *st, const struct daemon_opts *o, const char *image,
 		const struct slu_event_sink *events, GError **error);
+
+/* ------------------------------------------------------------------ methods.c, metrics.c */
+
+/* What the control socket's methods work on. */
+struct served {
+	const struct daemon_opts *o;
+	const char *image, *mountpoint;
+	struct stack *stack;
+	struct slu_session *session;
+	struct slu_event_stream *stream;
+	unsigned int connection; /* the kernel's number of it; 0: not known */
+	uint64_t start_ns;
+
+	struct slu_mutex remount; /* SLU_RANK_CONTROL: the next */
+	bool readonly;            /* now: remounts change it */
+};
+
+/* org.sluicefs.Volume on v, which lives as long as the server. */
+struct slu_control_interface methods_interface(struct served *v);
+/* An array of Metric, the caller's. */
+JsonArray *metrics_collect(const struct served *v);
 
 /* ------------------------------------------------------------------ helpers.c */
 

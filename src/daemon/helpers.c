@@ -17,31 +17,31 @@
 #define SAY_AFTER_NS (5 * SLU_NS_PER_SEC)
 #define LOCK_POLL_NS (20 * SLU_NS_PER_MS)
 
-static struct mount_entry *find_mount(const char *what)
+static struct slu_mount_entry *find_mount(const char *what)
 {
-	g_autofree char *path = path_canonical(what);
-	struct mount_entry *e = NULL;
+	g_autofree char *path = slu_path_canonical(what);
+	struct slu_mount_entry *e = NULL;
 
 	if (path)
-		e = mountinfo_by_target(path);
+		e = slu_mountinfo_by_target(path);
 	if (!e && path)
-		e = mountinfo_by_source(path);
-	return e ? e : mountinfo_by_source(what);
+		e = slu_mountinfo_by_source(path);
+	return e ? e : slu_mountinfo_by_source(what);
 }
 
 /* ------------------------------------------------------------------ unmount */
 
 /* A handle on the daemon, so that its end can be waited for; -1 if it cannot be told. */
-static int daemon_pidfd(const struct mount_entry *e, pid_t *ret_pid)
+static int daemon_pidfd(const struct slu_mount_entry *e, pid_t *ret_pid)
 {
-	g_autoptr(GError) error = NULL;
-	int sock, fd;
+	struct slu_control_client *c = slu_control_connect_mount(e, NULL);
+	int fd;
 
-	sock = control_connect(e, ret_pid, &error);
-	if (sock < 0)
+	if (!c)
 		return -1;
+	*ret_pid = slu_control_peer(c);
 	fd = (int)syscall(SYS_pidfd_open, *ret_pid, 0);
-	close(sock);
+	slu_control_close(c);
 	return fd;
 }
 
@@ -82,23 +82,23 @@ static void wait_for_lock(const char *image)
 
 int helper_unmount(const struct daemon_opts *o)
 {
-	struct mount_entry *e = find_mount(o->mountpoint);
+	struct slu_mount_entry *e = find_mount(o->mountpoint);
 	unsigned int flags = 0;
 	int pidfd = -1, err;
 	pid_t pid = 0;
 	char why[256];
 
-	if (!e || !mount_entry_is_ours(e)) {
+	if (!e || !slu_mount_entry_is_ours(e)) {
 		report(LOG_ERR, e ? "%s is not a sluicefs mount" : "%s is not mounted",
 		       o->mountpoint);
-		mount_entry_free(e);
+		slu_mount_entry_free(e);
 		return STATUS_FAILED;
 	}
 	if (o->lazy)
 		flags |= SLU_DETACH_LAZY;
 	if (o->force)
 		flags |= SLU_DETACH_FORCE;
-	if (!mount_entry_is_dead(e))
+	if (!slu_mount_entry_is_dead(e))
 		pidfd = daemon_pidfd(e, &pid);
 	err = slu_mount_detach(e->target, flags, why, sizeof(why));
 	if (err)
@@ -114,14 +114,14 @@ int helper_unmount(const struct daemon_opts *o)
 		wait_for_lock(e->source);
 	if (pidfd >= 0)
 		close(pidfd);
-	mount_entry_free(e);
+	slu_mount_entry_free(e);
 	return err ? STATUS_FAILED : STATUS_OK;
 }
 
 /* ------------------------------------------------------------------ remount */
 
 /* mount(2) sets all of them anew, so those that are there are said again. */
-static unsigned long current_flags(const struct mount_entry *e)
+static unsigned long current_flags(const struct slu_mount_entry *e)
 {
 	static const struct {
 		const char *word;
@@ -133,13 +133,13 @@ static unsigned long current_flags(const struct mount_entry *e)
 	unsigned long flags = 0;
 
 	for (size_t i = 0; i < G_N_ELEMENTS(map); i++) {
-		if (mount_has_word(e->vfs_opts, map[i].word))
+		if (slu_mount_has_word(e->vfs_opts, map[i].word))
 			flags |= map[i].flag;
 	}
 	return flags;
 }
 
-static bool kernel_remount(const struct mount_entry *e, bool readonly, GError **error)
+static bool kernel_remount(const struct slu_mount_entry *e, bool readonly, GError **error)
 {
 	unsigned long flags = MS_REMOUNT | current_flags(e) | (readonly ? MS_RDONLY : 0);
 
@@ -150,38 +150,70 @@ static bool kernel_remount(const struct mount_entry *e, bool readonly, GError **
 	return false;
 }
 
-static bool call(const struct mount_entry *e, const char *request, GError **error)
+/* parameters: taken. */
+static bool call(struct slu_control_client *c, const char *method, JsonObject *parameters,
+		 GError **error)
 {
-	pid_t pid;
-	int fd = control_connect(e, &pid, error);
+	JsonNode *node = json_node_new(JSON_NODE_OBJECT);
+	JsonObject *reply;
 
-	return fd >= 0 && control_call(fd, request, error);
+	json_node_take_object(node, parameters);
+	reply = slu_control_call(c, method, node, error);
+	if (!reply)
+		return false;
+	json_object_unref(reply);
+	return true;
+}
+
+static bool call_check(struct slu_control_client *c, const char *list, GError **error)
+{
+	JsonObject *o = json_object_new();
+
+	json_object_set_string_member(o, "options", list);
+	return call(c, "org.sluicefs.Volume.CheckRemount", o, error);
+}
+
+static bool call_remount(struct slu_control_client *c, bool readonly, GError **error)
+{
+	JsonObject *o = json_object_new();
+
+	json_object_set_boolean_member(o, "readOnly", readonly);
+	return call(c, "org.sluicefs.Volume.Remount", o, error);
 }
 
 /*
  * Read-only: the kernel first, because it writes out what it holds while the daemon still takes it;
  * then the daemon drains. Writable: the other way round.
  */
-static bool remount(const struct mount_entry *e, const char *list, bool readonly, GError **error)
+static bool remount_with(struct slu_control_client *c, const struct slu_mount_entry *e,
+			 const char *list, bool readonly, GError **error)
 {
-	g_autofree char *check = g_strdup_printf("remount-check %s", list);
-
-	if (!call(e, check, error))
+	if (!call_check(c, list, error))
 		return false;
 	if (readonly)
-		return kernel_remount(e, true, error) && call(e, "remount ro", error);
-	if (!call(e, "remount rw", error))
+		return kernel_remount(e, true, error) && call_remount(c, true, error);
+	if (!call_remount(c, false, error))
 		return false;
 	if (kernel_remount(e, false, error))
 		return true;
-	(void)call(e, "remount ro", NULL);
+	(void)call_remount(c, true, NULL);
 	return false;
+}
+
+static bool remount(const struct slu_mount_entry *e, const char *list, bool readonly,
+		    GError **error)
+{
+	struct slu_control_client *c = slu_control_connect_mount(e, error);
+	bool ok = c && remount_with(c, e, list, readonly, error);
+
+	slu_control_close(c);
+	return ok;
 }
 
 int helper_remount(const struct daemon_opts *o, const char *list)
 {
 	g_autoptr(GError) error = NULL;
-	struct mount_entry *e;
+	struct slu_mount_entry *e;
 	bool readonly, ok;
 
 	if (geteuid() != 0) {
@@ -189,16 +221,16 @@ int helper_remount(const struct daemon_opts *o, const char *list)
 		return STATUS_USAGE;
 	}
 	e = find_mount(o->mountpoint);
-	if (!e || !mount_entry_is_ours(e)) {
+	if (!e || !slu_mount_entry_is_ours(e)) {
 		report(LOG_ERR, "%s is not a sluicefs mount", o->mountpoint);
-		mount_entry_free(e);
+		slu_mount_entry_free(e);
 		return STATUS_FAILED;
 	}
 	/* Without ro or rw everything stays as it is, and only the check is of use. */
-	readonly = o->given & GIVEN_MODE ? o->readonly : mount_has_word(e->super_opts, "ro");
+	readonly = o->given & GIVEN_MODE ? o->readonly : slu_mount_has_word(e->super_opts, "ro");
 	ok = remount(e, list, readonly, &error);
 	if (!ok)
 		report(LOG_ERR, "%s", error->message);
-	mount_entry_free(e);
+	slu_mount_entry_free(e);
 	return ok ? STATUS_OK : STATUS_FAILED;
 }

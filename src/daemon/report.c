@@ -69,7 +69,7 @@ void report_events_fini(struct report_events *r)
 	slu_event_watch_remove(r->stream, &r->watch);
 }
 
-static void describe(const struct slu_event *ev, char *line, size_t size)
+void report_event_line(const struct slu_event *ev, char *line, size_t size)
 {
 	unsigned long long ino = ev->ino, pos = ev->pos, len = ev->len;
 	const char *err = ev->error ? strerror(-ev->error) : "unknown error";
@@ -157,7 +157,7 @@ void report_events_flush(struct report_events *r)
 {
 	struct slu_event ev;
 	uint64_t lost;
-	char line[512];
+	char line[REPORT_LINE];
 	bool more;
 
 	do {
@@ -168,7 +168,7 @@ void report_events_flush(struct report_events *r)
 			emit(r, LOG_WARNING, line);
 		}
 		if (more && (slu_event_is_critical(ev.kind) || within_rate(r, ev.kind))) {
-			describe(&ev, line, sizeof(line));
+			report_event_line(&ev, line, sizeof(line));
 			emit(r, priority_of(ev.kind), line);
 		}
 	} while (more);

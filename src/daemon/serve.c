@@ -4,8 +4,8 @@
  * is forked), then the image and the volume, then the mount, then the threads that serve it; and
  * down again: no more requests, everything on disk, the lock given up, the kernel let go.
  *
- * All of it in the main thread, which in between waits for signals, the end of the session, events
- * to log, and the control socket. Takes no lock.
+ * All of it in the main thread, which in between waits for signals, the end of the session and
+ * events to log. Takes no lock.
  */
 #include "daemon_private.h"
 #include <errno.h>
@@ -37,8 +37,9 @@ struct daemon {
 	struct slu_event_stream stream;
 	struct report_events events;
 	struct slu_session *session;
-	struct control control;
-	bool readonly; /* now: remounts change it */
+	struct slu_control *control; /* NULL: none */
+	struct slu_control_interface interface;
+	struct served served;
 	bool mounted;
 	bool stop_asked;
 
@@ -203,8 +204,7 @@ static bool go_up(struct daemon *d, const struct slu_mount_opts *mount, GError *
 	d->events.wake_fd = d->wake_fd;
 	if (!stack_open(&d->stack, d->o, d->image, &sink, error))
 		return false;
-	d->readonly = d->stack.readonly;
-	err = slu_mounter_mount(d->mounter, d->readonly, &fd, why, sizeof(why));
+	err = slu_mounter_mount(d->mounter, d->stack.readonly, &fd, why, sizeof(why));
 	if (err) {
 		g_set_error(error, DAEMON_ERROR, STATUS_FAILED, "%s cannot be mounted: %s",
 			    d->mountpoint, why);
@@ -218,65 +218,46 @@ static bool go_up(struct daemon *d, const struct slu_mount_opts *mount, GError *
 
 /* ------------------------------------------------------------------ control */
 
-static void answer_error(GString *reply, const char *line)
-{
-	g_string_printf(reply, "error %s", line);
-}
-
-static void handle_check(struct daemon *d, const char *list, GString *reply)
-{
-	g_autoptr(GError) error = NULL;
-	struct daemon_opts want;
-
-	options_init(&want);
-	if (!options_parse_list(&want, list, false, &error) || !options_same(d->o, &want, &error))
-		answer_error(reply, error->message);
-	else if (!want.readonly && d->stack.readonly)
-		answer_error(reply,
-			     "the image was opened read-only: unmount it and mount it again");
-	else
-		g_string_assign(reply, "ok");
-	options_fini(&want);
-}
-
-static void handle_mode(struct daemon *d, bool readonly, GString *reply)
-{
-	int err = 0;
-
-	if (!readonly && d->stack.readonly)
-		err = -EROFS;
-	else if (readonly != d->readonly)
-		err = slu_fs_set_readonly(d->stack.fs, readonly);
-	if (err) {
-		answer_error(reply, g_strerror(-err));
-		return;
-	}
-	d->readonly = readonly;
-	report(LOG_INFO, "now %s", readonly ? "read-only" : "writable");
-	g_string_assign(reply, "ok");
-}
-
-static void handle_request(void *ctx, const char *request, GString *reply)
-{
-	struct daemon *d = ctx;
-
-	if (g_str_has_prefix(request, "remount-check "))
-		handle_check(d, request + strlen("remount-check "), reply);
-	else if (strcmp(request, "remount ro") == 0)
-		handle_mode(d, true, reply);
-	else if (strcmp(request, "remount rw") == 0)
-		handle_mode(d, false, reply);
-	else
-		answer_error(reply, "unknown request");
-}
-
+/* Without a directory for it, and so without a socket, the volume serves all the same. */
 static void open_control(struct daemon *d)
 {
+	struct slu_control_opts opts = {.interface = &d->interface};
+	g_autofree char *path = NULL;
 	struct stat st;
+	int err;
 
-	d->control.fd = -1;
-	if (!is_preopened(d) && !stat(d->mountpoint, &st))
-		control_start(&d->control, major(st.st_dev), minor(st.st_dev), handle_request, d);
+	d->served = (struct served){
+		.o = d->o,
+		.image = d->image,
+		.mountpoint = d->mountpoint,
+		.stack = &d->stack,
+		.session = d->session,
+		.stream = &d->stream,
+		.start_ns = slu_clock_ns(),
+		.readonly = d->stack.readonly,
+	};
+	slu_mutex_init(&d->served.remount, SLU_RANK_CONTROL, 0, "remount");
+	if (is_preopened(d) || stat(d->mountpoint, &st))
+		return;
+	/* As the kernel writes it: its own encoding of the filesystem's device number. */
+	d->served.connection = major(st.st_dev) << 20 | minor(st.st_dev);
+	d->interface = methods_interface(&d->served);
+	path = slu_control_path_of(geteuid(), major(st.st_dev), minor(st.st_dev));
+	opts.path = path;
+	err = slu_control_start(&opts, &d->control);
+	if (err)
+		report(LOG_DEBUG,
+		       "no control socket at %s: %s; remount and sluicectl will not work", path,
+		       g_strerror(-err));
+}
+
+static void close_control(struct daemon *d)
+{
+	slu_control_stop(d->control);
+	d->control = NULL;
+	if (d->served.o)
+		slu_mutex_fini(&d->served.remount);
+	d->served.o = NULL;
 }
 
 /* ------------------------------------------------------------------ unmounting it ourselves */
@@ -411,7 +392,6 @@ static void main_loop(struct daemon *d)
 		struct pollfd fds[] = {
 			{.fd = d->signal_fd, .events = POLLIN},
 			{.fd = d->wake_fd, .events = POLLIN},
-			{.fd = d->control.fd, .events = POLLIN},
 		};
 
 		if (poll(fds, G_N_ELEMENTS(fds), -1) < 0 && errno != EINTR)
@@ -422,8 +402,6 @@ static void main_loop(struct daemon *d)
 		}
 		if (fds[0].revents && got_signal(d))
 			unmount_on_signal(d);
-		else if (fds[2].revents)
-			control_serve(&d->control);
 	}
 }
 
@@ -437,7 +415,7 @@ static int go_down(struct daemon *d)
 {
 	int err = 0;
 
-	control_stop(&d->control);
+	close_control(d);
 	if (d->session)
 		slu_session_stop(d->session);
 	if (d->stack.fs)
@@ -502,7 +480,6 @@ int serve(const struct daemon_opts *o, const char *image, bool device, const cha
 		.status_fd = status_fd,
 		.signal_fd = -1,
 		.wake_fd = -1,
-		.control.fd = -1,
 	};
 	int status, end_error = 0, err;
 

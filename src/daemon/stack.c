@@ -43,7 +43,7 @@ static void tell_busy(void *ctx, int pid, const char *comm)
 
 static void busy_error(GError **error, const char *image, const struct busy *busy)
 {
-	struct mount_entry *e = mountinfo_by_source(image);
+	struct slu_mount_entry *e = slu_mountinfo_by_source(image);
 	g_autofree char *where = g_strdup("");
 
 	if (e) {
@@ -55,7 +55,7 @@ static void busy_error(GError **error, const char *image, const struct busy *bus
 		     where);
 	else
 		fail(error, "%s is in use%s", image, where);
-	mount_entry_free(e);
+	slu_mount_entry_free(e);
 }
 
 static void open_error(GError **error, const struct daemon_opts *o, const char *image, int err,

@@ -7,7 +7,8 @@
 
 struct slu_fs_private {
 	struct slu_fs_opts opts;
-	_Atomic bool readonly; /* also fs->readonly; changes at a remount */
+	_Atomic bool readonly;          /* also fs->readonly; changes at a remount */
+	_Atomic uint64_t full_noted_ns; /* when the event said last that the volume is full */
 
 	/* gate.c */
 	struct slu_mutex gate_lock; /* leaf: nopen_write, nwriting, resizing of every inode */

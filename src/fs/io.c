@@ -7,7 +7,8 @@
 #include "fs_private.h"
 #include <fcntl.h>
 
-#define READ_AHEAD_PAGES 256u /* one request of the kernel's greatest size */
+#define READ_AHEAD_PAGES 256u                  /* one request of the kernel's greatest size */
+#define FULL_INTERVAL_NS (10 * SLU_NS_PER_SEC) /* between two events that say "full" */
 
 /* Reads that go on where the last one ended are followed by read-ahead. */
 static unsigned int read_ahead(struct slu_inode *inode, uint64_t pos, uint64_t len)
@@ -139,6 +140,17 @@ static void note_refused(struct slu_fs *fs, uint64_t ino, uint64_t pos, uint64_t
 	slu_event_post(&fs->p->opts.events, &ev);
 }
 
+/* The application has been told; whoever looks after the volume hears of it now and then. */
+static void note_full(struct slu_fs *fs)
+{
+	struct slu_event ev = {.kind = SLU_EVENT_NO_SPACE, .error = -ENOSPC};
+	uint64_t now = slu_clock_ns(), last = atomic_load(&fs->p->full_noted_ns);
+
+	if ((!last || now - last >= FULL_INTERVAL_NS) &&
+	    atomic_compare_exchange_strong(&fs->p->full_noted_ns, &last, now))
+		slu_event_post(&fs->p->opts.events, &ev);
+}
+
 int slu_fs_write(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t fh,
 		 struct slu_source *src, uint64_t pos, uint64_t len, unsigned int flags,
 		 bool kill_priv, struct slu_write_result *ret)
@@ -165,6 +177,8 @@ int slu_fs_write(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t 
 	}
 	if (err == -ENOSPC && flags & SLU_WRITE_KERNEL_CACHE)
 		note_refused(fs, ino, pos, len);
+	else if (err == -ENOSPC)
+		note_full(fs);
 	if (!err && fs->sync)
 		err = fs_sync_inode(fs, inode, true);
 put:

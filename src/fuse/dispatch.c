@@ -65,17 +65,33 @@ const struct op *op_find(uint32_t opcode)
 
 /* ------------------------------------------------------------------ one request */
 
+static void count(_Atomic uint64_t *counter, uint64_t n)
+{
+	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+static unsigned int bucket_of(uint64_t ns)
+{
+	uint64_t usec = (ns + 999) / 1000;
+	unsigned int i = usec <= 1 ? 0 : 64 - (unsigned int)__builtin_clzll(usec - 1);
+
+	return slu_min(i, SLU_OP_BUCKETS - 1);
+}
+
 static void account(struct request *req)
 {
 	struct slu_session *s = req->s;
 	uint32_t opcode = request_header(req)->opcode;
 	struct slu_op_stats *st = &s->stats.ops[opcode];
 
-	atomic_fetch_add_explicit(&st->count, 1, memory_order_relaxed);
-	atomic_fetch_add_explicit(&st->total_ns, slu_clock_ns() - req->start_ns,
-				  memory_order_relaxed);
-	if (req->error)
-		atomic_fetch_add_explicit(&st->errors, 1, memory_order_relaxed);
+	uint64_t ns = slu_clock_ns() - req->start_ns;
+	unsigned int error = (unsigned int)-req->error;
+
+	count(&st->count, 1);
+	count(&st->total_ns, ns);
+	count(&st->buckets[bucket_of(ns)], 1);
+	if (error)
+		count(&st->errors[error < SLU_OP_ERRNOS ? error : 0], 1);
 	if (s->opts.debug)
 		session_log(s, LOG_DEBUG, "%s ino %llu len %u: %s", req->op->name,
 			    (unsigned long long)request_ino(req), req->len,

@@ -1,4 +1,4 @@
-foreach(test fuse_control fuse_mountinfo fuse_options fuse_report)
+foreach(test fuse_options fuse_report)
   slu_unit_test(${test} slu_daemon)
   target_include_directories(test_${test} PRIVATE ${PROJECT_SOURCE_DIR}/src/daemon)
 endforeach()

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Lines of mountinfo, and which of them are ours. */
-#include "daemon_private.h"
+#include "sluice/control.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -10,7 +10,7 @@
 
 static void a_line_is_taken_apart(void **state)
 {
-	struct mount_entry *e = mountinfo_parse(
+	struct slu_mount_entry *e = slu_mountinfo_parse(
 		"36 35 0:98 / /mnt/a\\040b rw,nosuid,noatime shared:1 master:2 - fuse.sluicefs "
 		"/data/my\\134\\040vol.img rw,user_id=1000,group_id=100,allow_other\n");
 
@@ -19,35 +19,35 @@ static void a_line_is_taken_apart(void **state)
 	assert_int_equal(e->minor, 98);
 	assert_string_equal(e->target, "/mnt/a b");
 	assert_string_equal(e->source, "/data/my\\ vol.img");
-	assert_true(mount_entry_is_ours(e));
-	assert_true(mount_entry_is_fuse(e));
-	assert_int_equal(mount_entry_uid(e), 1000);
-	assert_true(mount_has_word(e->vfs_opts, "noatime"));
-	assert_false(mount_has_word(e->vfs_opts, "atime"));
-	assert_true(mount_has_word(e->super_opts, "allow_other"));
-	mount_entry_free(e);
+	assert_true(slu_mount_entry_is_ours(e));
+	assert_true(slu_mount_entry_is_fuse(e));
+	assert_int_equal(slu_mount_entry_uid(e), 1000);
+	assert_true(slu_mount_has_word(e->vfs_opts, "noatime"));
+	assert_false(slu_mount_has_word(e->vfs_opts, "atime"));
+	assert_true(slu_mount_has_word(e->super_opts, "allow_other"));
+	slu_mount_entry_free(e);
 }
 
 static void optional_fields_may_be_missing(void **state)
 {
-	struct mount_entry *e = mountinfo_parse("1 1 8:1 / / rw - ext4 /dev/sda1 rw");
+	struct slu_mount_entry *e = slu_mountinfo_parse("1 1 8:1 / / rw - ext4 /dev/sda1 rw");
 
 	assert_non_null(e);
 	assert_string_equal(e->type, "ext4");
-	assert_false(mount_entry_is_fuse(e) || mount_entry_is_ours(e));
-	assert_int_equal(mount_entry_uid(e), 0);
-	mount_entry_free(e);
+	assert_false(slu_mount_entry_is_fuse(e) || slu_mount_entry_is_ours(e));
+	assert_int_equal(slu_mount_entry_uid(e), 0);
+	slu_mount_entry_free(e);
 }
 
 static void other_fuse_mounts_are_not_ours(void **state)
 {
-	struct mount_entry *e = mountinfo_parse("1 1 0:1 / /x rw - fuse.sshfs a:b rw");
+	struct slu_mount_entry *e = slu_mountinfo_parse("1 1 0:1 / /x rw - fuse.sshfs a:b rw");
 
-	assert_true(mount_entry_is_fuse(e) && !mount_entry_is_ours(e));
-	mount_entry_free(e);
-	e = mountinfo_parse("1 1 0:1 / /x rw - fuseblk.sluicefs /dev/loop0 rw");
-	assert_true(mount_entry_is_fuse(e) && mount_entry_is_ours(e));
-	mount_entry_free(e);
+	assert_true(slu_mount_entry_is_fuse(e) && !slu_mount_entry_is_ours(e));
+	slu_mount_entry_free(e);
+	e = slu_mountinfo_parse("1 1 0:1 / /x rw - fuseblk.sluicefs /dev/loop0 rw");
+	assert_true(slu_mount_entry_is_fuse(e) && slu_mount_entry_is_ours(e));
+	slu_mount_entry_free(e);
 }
 
 static void rubbish_is_no_entry(void **state)
@@ -63,26 +63,26 @@ static void rubbish_is_no_entry(void **state)
 	};
 
 	for (size_t i = 0; i < G_N_ELEMENTS(lines); i++)
-		assert_null(mountinfo_parse(lines[i]));
+		assert_null(slu_mountinfo_parse(lines[i]));
 }
 
 static void the_root_is_found_and_alive(void **state)
 {
-	struct mount_entry *e = mountinfo_by_target("/");
+	struct slu_mount_entry *e = slu_mountinfo_by_target("/");
 
 	assert_non_null(e);
-	assert_false(mount_entry_is_dead(e));
-	mount_entry_free(e);
-	assert_null(mountinfo_by_target("/no/such/mount"));
-	assert_null(mountinfo_by_source("/no/such/image"));
+	assert_false(slu_mount_entry_is_dead(e));
+	slu_mount_entry_free(e);
+	assert_null(slu_mountinfo_by_target("/no/such/mount"));
+	assert_null(slu_mountinfo_by_source("/no/such/image"));
 }
 
 static void paths_become_canonical(void **state)
 {
-	g_autofree char *usr = path_canonical("/usr/../usr//bin/..");
+	g_autofree char *usr = slu_path_canonical("/usr/../usr//bin/..");
 
 	assert_string_equal(usr, "/usr");
-	assert_null(path_canonical("/no/such/dir"));
+	assert_null(slu_path_canonical("/no/such/dir"));
 }
 
 int main(void)

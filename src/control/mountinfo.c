@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What is mounted, from /proc/self/mountinfo: a dead FUSE mount can be seen nowhere else, since
- * every other call ends with "Transport endpoint is not connected" or "Permission denied".
- *
- * Called before there are threads, by main and the helpers. Takes no lock.
+ * What is mounted, for programs that have not started threads. Takes no lock.
  */
-#include "daemon_private.h"
+#include "sluice/control.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -16,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-void mount_entry_free(struct mount_entry *e)
+void slu_mount_entry_free(struct slu_mount_entry *e)
 {
 	if (!e)
 		return;
@@ -47,12 +44,12 @@ static char *unescape(const char *s)
 }
 
 /* 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue */
-struct mount_entry *mountinfo_parse(const char *line)
+struct slu_mount_entry *slu_mountinfo_parse(const char *line)
 {
 	g_autofree char *copy = g_strchomp(g_strdup(line));
 	g_auto(GStrv) f = g_strsplit(copy, " ", -1);
 	guint n = g_strv_length(f), dash = 6;
-	struct mount_entry *e;
+	struct slu_mount_entry *e;
 	unsigned int major, minor;
 
 	if (n < 10 || sscanf(f[2], "%u:%u", &major, &minor) != 2)
@@ -61,7 +58,7 @@ struct mount_entry *mountinfo_parse(const char *line)
 		dash++;
 	if (dash + 3 >= n)
 		return NULL;
-	e = g_new0(struct mount_entry, 1);
+	e = g_new0(struct slu_mount_entry, 1);
 	e->major = major;
 	e->minor = minor;
 	e->target = unescape(f[4]);
@@ -72,25 +69,25 @@ struct mount_entry *mountinfo_parse(const char *line)
 	return e;
 }
 
-bool mount_has_word(const char *opts, const char *word)
+bool slu_mount_has_word(const char *opts, const char *word)
 {
 	g_auto(GStrv) list = g_strsplit(opts, ",", -1);
 
 	return g_strv_contains((const gchar *const *)list, word);
 }
 
-bool mount_entry_is_fuse(const struct mount_entry *e)
+bool slu_mount_entry_is_fuse(const struct slu_mount_entry *e)
 {
 	return strcmp(e->type, "fuse") == 0 || strcmp(e->type, "fuseblk") == 0 ||
 	       g_str_has_prefix(e->type, "fuse.") || g_str_has_prefix(e->type, "fuseblk.");
 }
 
-bool mount_entry_is_ours(const struct mount_entry *e)
+bool slu_mount_entry_is_ours(const struct slu_mount_entry *e)
 {
 	return strcmp(e->type, "fuse.sluicefs") == 0 || strcmp(e->type, "fuseblk.sluicefs") == 0;
 }
 
-uid_t mount_entry_uid(const struct mount_entry *e)
+uid_t slu_mount_entry_uid(const struct slu_mount_entry *e)
 {
 	g_auto(GStrv) list = g_strsplit(e->super_opts, ",", -1);
 
@@ -101,7 +98,7 @@ uid_t mount_entry_uid(const struct mount_entry *e)
 	return 0;
 }
 
-static gid_t mount_entry_gid(const struct mount_entry *e)
+static gid_t slu_mount_entry_gid(const struct slu_mount_entry *e)
 {
 	g_auto(GStrv) list = g_strsplit(e->super_opts, ",", -1);
 
@@ -112,49 +109,87 @@ static gid_t mount_entry_gid(const struct mount_entry *e)
 	return 0;
 }
 
-/* The last entry that matches lies on top. */
-static struct mount_entry *find(bool (*match)(const struct mount_entry *, const char *),
-				const char *what)
+/* Every entry goes to `each`, which takes it, in the order of the mounts. */
+static void for_each(void (*each)(void *ctx, struct slu_mount_entry *e), void *ctx)
 {
-	struct mount_entry *found = NULL;
 	FILE *f = fopen("/proc/self/mountinfo", "re");
 	char *line = NULL;
 	size_t size = 0;
 
 	if (!f)
-		return NULL;
+		return;
 	while (getline(&line, &size, f) > 0) {
-		struct mount_entry *e = mountinfo_parse(line);
+		struct slu_mount_entry *e = slu_mountinfo_parse(line);
 
-		if (e && match(e, what)) {
-			mount_entry_free(found);
-			found = g_steal_pointer(&e);
-		}
-		mount_entry_free(e);
+		if (e)
+			each(ctx, e);
 	}
 	free(line); /* getline's */
 	fclose(f);
-	return found;
 }
 
-static bool match_target(const struct mount_entry *e, const char *target)
+struct search {
+	bool (*match)(const struct slu_mount_entry *, const char *);
+	const char *what;
+	struct slu_mount_entry *found;
+};
+
+/* The last entry that matches lies on top. */
+static void search_one(void *ctx, struct slu_mount_entry *e)
+{
+	struct search *s = ctx;
+
+	if (!s->match(e, s->what)) {
+		slu_mount_entry_free(e);
+		return;
+	}
+	slu_mount_entry_free(s->found);
+	s->found = e;
+}
+
+static struct slu_mount_entry *find(bool (*match)(const struct slu_mount_entry *, const char *),
+				    const char *what)
+{
+	struct search s = {.match = match, .what = what};
+
+	for_each(search_one, &s);
+	return s.found;
+}
+
+static bool match_target(const struct slu_mount_entry *e, const char *target)
 {
 	return strcmp(e->target, target) == 0;
 }
 
-static bool match_source(const struct mount_entry *e, const char *source)
+static bool match_source(const struct slu_mount_entry *e, const char *source)
 {
-	return mount_entry_is_ours(e) && strcmp(e->source, source) == 0;
+	return slu_mount_entry_is_ours(e) && strcmp(e->source, source) == 0;
 }
 
-struct mount_entry *mountinfo_by_target(const char *target)
+struct slu_mount_entry *slu_mountinfo_by_target(const char *target)
 {
 	return find(match_target, target);
 }
 
-struct mount_entry *mountinfo_by_source(const char *source)
+struct slu_mount_entry *slu_mountinfo_by_source(const char *source)
 {
 	return find(match_source, source);
+}
+
+static void collect_ours(void *ctx, struct slu_mount_entry *e)
+{
+	if (slu_mount_entry_is_ours(e))
+		g_ptr_array_add(ctx, e);
+	else
+		slu_mount_entry_free(e);
+}
+
+GPtrArray *slu_mountinfo_ours(void)
+{
+	GPtrArray *all = g_ptr_array_new_with_free_func((GDestroyNotify)slu_mount_entry_free);
+
+	for_each(collect_ours, all);
+	return all;
 }
 
 /* ------------------------------------------------------------------ dead or alive */
@@ -168,10 +203,10 @@ static int stat_now(const char *path)
 }
 
 /* Root may not look into a user's mount; a child that has become that user may. */
-static int stat_as_owner(const struct mount_entry *e)
+static int stat_as_owner(const struct slu_mount_entry *e)
 {
-	uid_t uid = mount_entry_uid(e);
-	gid_t gid = mount_entry_gid(e);
+	uid_t uid = slu_mount_entry_uid(e);
+	gid_t gid = slu_mount_entry_gid(e);
 	int status;
 	pid_t pid = fork();
 
@@ -189,11 +224,11 @@ static int stat_as_owner(const struct mount_entry *e)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : EACCES;
 }
 
-bool mount_entry_is_dead(const struct mount_entry *e)
+bool slu_mount_entry_is_dead(const struct slu_mount_entry *e)
 {
 	int err;
 
-	if (!mount_entry_is_fuse(e))
+	if (!slu_mount_entry_is_fuse(e))
 		return false;
 	err = stat_now(e->target);
 	if (err == EACCES && geteuid() == 0)
@@ -201,7 +236,7 @@ bool mount_entry_is_dead(const struct mount_entry *e)
 	return err == ENOTCONN || err == ECONNABORTED;
 }
 
-char *path_canonical(const char *path)
+char *slu_path_canonical(const char *path)
 {
 	g_autofree char *dir = NULL, *base = NULL, *real_dir = NULL;
 	char *real = realpath(path, NULL);

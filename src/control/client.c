@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The other end: for sluicectl and the mount helper, one call at a time. Belongs to one thread;
+ * takes no lock.
+ */
+#include "control_private.h"
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define REPLY_MAX (16u << 20) /* bytes: so that a daemon gone mad does not take us along */
+
+struct slu_control_client {
+	int fd;
+	pid_t pid;
+	char *path;
+	struct wire_buffer in;
+};
+
+G_DEFINE_QUARK(slu - control - error - quark, slu_control_error)
+
+/* ------------------------------------------------------------------ where */
+
+char *slu_control_path_of(uid_t uid, unsigned int major, unsigned int minor)
+{
+	const char *runtime = getenv("XDG_RUNTIME_DIR");
+	g_autofree char *dir = NULL;
+
+	if (uid == 0)
+		dir = g_strdup("/run/sluicefs");
+	else if (uid == geteuid() && runtime && *runtime == '/')
+		dir = g_build_filename(runtime, "sluicefs", NULL);
+	else
+		dir = g_strdup_printf("/run/user/%u/sluicefs", (unsigned int)uid);
+	return g_strdup_printf("%s/%u:%u", dir, major, minor);
+}
+
+struct slu_control_client *slu_control_connect(const char *path, uid_t uid, GError **error)
+{
+	struct slu_control_client *c;
+	struct sockaddr_un addr;
+	uid_t peer_uid;
+	pid_t pid;
+	int fd = -1;
+
+	errno = ENAMETOOLONG;
+	if (wire_address(&addr, path))
+		fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) ||
+	    !wire_peer(fd, &peer_uid, &pid)) {
+		g_set_error(error, SLU_CONTROL_ERROR, SLU_CONTROL_UNREACHABLE,
+			    "no daemon can be reached at %s: %s", path, g_strerror(errno));
+		if (fd >= 0)
+			close(fd);
+		return NULL;
+	}
+	if (peer_uid != uid && peer_uid != 0) {
+		g_set_error(error, SLU_CONTROL_ERROR, SLU_CONTROL_UNREACHABLE,
+			    "%s belongs to user %u and not to who it should", path,
+			    (unsigned int)peer_uid);
+		close(fd);
+		return NULL;
+	}
+	c = g_new0(struct slu_control_client, 1);
+	c->fd = fd;
+	c->pid = pid;
+	c->path = g_strdup(path);
+	wire_buffer_init(&c->in, REPLY_MAX);
+	return c;
+}
+
+struct slu_control_client *slu_control_connect_mount(const struct slu_mount_entry *e,
+						     GError **error)
+{
+	uid_t uid = slu_mount_entry_uid(e);
+	g_autofree char *path = slu_control_path_of(uid, e->major, e->minor);
+	struct slu_control_client *c = slu_control_connect(path, uid, error);
+
+	if (!c)
+		g_prefix_error(error, "%s: ", e->target);
+	return c;
+}
+
+pid_t slu_control_peer(const struct slu_control_client *c)
+{
+	return c->pid;
+}
+
+void slu_control_close(struct slu_control_client *c)
+{
+	if (!c)
+		return;
+	close(c->fd);
+	wire_buffer_fini(&c->in);
+	g_free(c->path);
+	g_free(c);
+}
+
+/* ------------------------------------------------------------------ calls */
+
+static bool gone(const struct slu_control_client *c, GError **error)
+{
+	g_set_error(error, SLU_CONTROL_ERROR, SLU_CONTROL_GONE,
+		    "the daemon at %s did not answer; it may have ended", c->path);
+	return false;
+}
+
+static bool send_call(struct slu_control_client *c, const char *method, JsonNode *parameters,
+		      bool more, GError **error)
+{
+	JsonObject *call = json_object_new();
+	g_autofree char *text = NULL;
+	size_t len, done = 0;
+
+	json_object_set_string_member(call, "method", method);
+	if (parameters)
+		json_object_set_member(call, "parameters", parameters);
+	if (more)
+		json_object_set_boolean_member(call, "more", true);
+	text = wire_text(call);
+	json_object_unref(call);
+	len = strlen(text) + 1;
+	while (done < len) {
+		ssize_t n = send(c->fd, text + done, len - done, MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return gone(c, error);
+		done += (size_t)n;
+	}
+	return true;
+}
+
+static JsonObject *receive_reply(struct slu_control_client *c, GError **error)
+{
+	const char *message;
+	JsonObject *reply;
+
+	while (!(message = wire_message(&c->in))) {
+		if (wire_receive(&c->in, c->fd) <= 0) {
+			gone(c, error);
+			return NULL;
+		}
+	}
+	reply = wire_parse(message);
+	wire_consume(&c->in);
+	if (!reply)
+		g_set_error(error, SLU_CONTROL_ERROR, SLU_CONTROL_GONE,
+			    "what answers at %s does not speak Varlink", c->path);
+	return reply;
+}
+
+/* The message that our errors have, or what the protocol's own say. */
+static bool is_error(JsonObject *reply, GError **error)
+{
+	const char *name = json_object_get_string_member_with_default(reply, "error", NULL);
+	JsonNode *node = json_object_get_member(reply, "parameters");
+	const char *message = NULL;
+
+	if (!name)
+		return false;
+	if (node && JSON_NODE_HOLDS_OBJECT(node))
+		message = json_object_get_string_member_with_default(json_node_get_object(node),
+								     "message", NULL);
+	g_set_error_literal(error, SLU_CONTROL_ERROR, SLU_CONTROL_REFUSED,
+			    message ? message : name);
+	return true;
+}
+
+static JsonObject *parameters_of(JsonObject *reply)
+{
+	JsonNode *node = json_object_get_member(reply, "parameters");
+
+	return node && JSON_NODE_HOLDS_OBJECT(node) ? json_node_dup_object(node)
+						    : json_object_new();
+}
+
+JsonObject *slu_control_call(struct slu_control_client *c, const char *method, JsonNode *parameters,
+			     GError **error)
+{
+	JsonObject *reply = NULL, *result = NULL;
+
+	if (send_call(c, method, parameters, false, error))
+		reply = receive_reply(c, error);
+	if (reply && !is_error(reply, error))
+		result = parameters_of(reply);
+	g_clear_pointer(&reply, json_object_unref);
+	return result;
+}
+
+bool slu_control_stream(struct slu_control_client *c, const char *method, JsonNode *parameters,
+			bool (*each)(void *ctx, JsonObject *reply), void *ctx, GError **error)
+{
+	bool more = true, ok = true;
+
+	if (!send_call(c, method, parameters, true, error))
+		return false;
+	while (ok && more) {
+		JsonObject *reply = receive_reply(c, error), *result;
+
+		if (!reply)
+			return false;
+		ok = !is_error(reply, error);
+		more = json_object_get_boolean_member_with_default(reply, "continues", false);
+		if (ok) {
+			result = parameters_of(reply);
+			more = each(ctx, result) && more;
+			json_object_unref(result);
+		}
+		json_object_unref(reply);
+	}
+	return ok;
+}

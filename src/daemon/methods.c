@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the control socket can ask of this daemon: org.sluicefs.Volume.
+ *
+ * Called in the threads of the control server, several at a time. Takes the lock of what remounts
+ * change; everything else is read from where it is counted.
+ */
+#include "daemon_private.h"
+#include "interface.h"
+#include <fcntl.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#define WATCH_SLOTS 1024u
+
+static JsonNode *as_node(JsonObject *object)
+{
+	JsonNode *node = json_node_new(JSON_NODE_OBJECT);
+
+	json_node_take_object(node, object);
+	return node;
+}
+
+/* {name: object}, as parameters. */
+static JsonNode *wrapped(const char *name, JsonObject *object)
+{
+	JsonObject *outer = json_object_new();
+
+	json_object_set_object_member(outer, name, object);
+	return as_node(outer);
+}
+
+static void set_int(JsonObject *o, const char *name, uint64_t value)
+{
+	json_object_set_int_member(o, name, (gint64)value);
+}
+
+/* ------------------------------------------------------------------ status */
+
+static JsonObject *describe_image(const struct served *v)
+{
+	const struct slu_blockio_info *info = slu_blockio_info(v->stack->fs->bio);
+	JsonObject *o = json_object_new();
+
+	json_object_set_string_member(o, "path", v->image);
+	set_int(o, "offset", info->image_offset);
+	json_object_set_string_member(o, "engine", info->engine);
+	json_object_set_boolean_member(o, "direct", info->direct);
+	return o;
+}
+
+static JsonObject *describe_space(const struct served *v)
+{
+	JsonObject *o = json_object_new();
+	struct slu_space_stat space;
+	struct slu_statfs st;
+
+	slu_space_stat(v->stack->fs->store, &space);
+	slu_fs_statfs(v->stack->fs, &st);
+	set_int(o, "size", st.blocks * SLU_BLOCK_SIZE);
+	set_int(o, "free", st.bfree * SLU_BLOCK_SIZE);
+	set_int(o, "available", st.bavail * SLU_BLOCK_SIZE);
+	set_int(o, "reserved", space.reserved * SLU_BLOCK_SIZE);
+	return o;
+}
+
+static JsonObject *describe_cache(const struct served *v)
+{
+	const struct slu_cache_stats *stats = slu_cache_stats(v->stack->fs->cache);
+	JsonObject *o = json_object_new();
+
+	set_int(o, "size", atomic_load(&stats->frames));
+	set_int(o, "used", atomic_load(&stats->frames) - atomic_load(&stats->free_frames));
+	set_int(o, "dirty", atomic_load(&stats->dirty));
+	set_int(o, "writeback", atomic_load(&stats->writeback));
+	set_int(o, "failed", atomic_load(&stats->failed));
+	return o;
+}
+
+/* A device that somebody else has mounted is not ours to find. */
+static void set_kernel(JsonObject *o, const struct served *v)
+{
+	g_autofree char *abort_path = NULL;
+	JsonObject *kernel;
+
+	if (!v->connection)
+		return;
+	abort_path = g_strdup_printf("/sys/fs/fuse/connections/%u/abort", v->connection);
+	kernel = json_object_new();
+	set_int(kernel, "connection", v->connection);
+	json_object_set_string_member(kernel, "abort", abort_path);
+	json_object_set_object_member(o, "kernel", kernel);
+}
+
+static char *uuid_text(const uint8_t id[16])
+{
+	GString *s = g_string_new(NULL);
+
+	for (unsigned int i = 0; i < 16; i++)
+		g_string_append_printf(s, "%s%02x",
+				       i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", id[i]);
+	return g_string_free(s, FALSE);
+}
+
+static JsonObject *describe_event(const struct slu_event *ev, uint64_t lost)
+{
+	JsonObject *o = json_object_new();
+	char line[REPORT_LINE];
+
+	report_event_line(ev, line, sizeof(line));
+	set_int(o, "seq", ev->seq);
+	json_object_set_double_member(o, "time",
+				      (double)ev->when.tv_sec + (double)ev->when.tv_nsec / 1e9);
+	json_object_set_string_member(o, "kind", slu_event_kind_name(ev->kind));
+	json_object_set_string_member(o, "message", line);
+	json_object_set_boolean_member(o, "critical", slu_event_is_critical(ev->kind));
+	if (ev->ino)
+		set_int(o, "inode", ev->ino);
+	if (ev->ino && ev->len) {
+		set_int(o, "position", ev->pos);
+		set_int(o, "length", ev->len);
+	}
+	if (ev->error)
+		set_int(o, "errno", (uint64_t)-ev->error);
+	set_int(o, "lost", lost);
+	return o;
+}
+
+static void run_status(void *ctx, struct slu_control_call *call)
+{
+	struct served *v = ctx;
+	JsonObject *o = json_object_new();
+	struct slu_store_info info;
+	struct slu_event last;
+	struct slu_statfs st;
+	g_autofree char *uuid = NULL;
+
+	slu_store_info(v->stack->fs->store, &info);
+	slu_fs_statfs(v->stack->fs, &st);
+	uuid = uuid_text(info.volume_id);
+	json_object_set_string_member(o, "version", SLU_VERSION);
+	json_object_set_string_member(o, "mountpoint", v->mountpoint);
+	json_object_set_string_member(o, "label", info.label);
+	json_object_set_string_member(o, "uuid", uuid);
+	json_object_set_object_member(o, "image", describe_image(v));
+	json_object_set_object_member(o, "space", describe_space(v));
+	set_int(o, "files", st.files - st.ffree);
+	json_object_set_object_member(o, "cache", describe_cache(v));
+	json_object_set_boolean_member(o, "readOnly", info.readonly || v->stack->fs->readonly);
+	if (info.why_readonly)
+		json_object_set_string_member(o, "why", info.why_readonly);
+	set_int(o, "openFiles", slu_session_nopen(v->session));
+	set_int(o, "transaction", slu_store_txid(v->stack->fs->store));
+	json_object_set_double_member(o, "uptime", (double)(slu_clock_ns() - v->start_ns) / 1e9);
+	set_int(o, "pid", (uint64_t)getpid());
+	set_kernel(o, v);
+	if (slu_event_stream_last(v->stream, &last))
+		json_object_set_object_member(o, "lastEvent", describe_event(&last, 0));
+	slu_control_reply(call, wrapped("status", o));
+}
+
+/* ------------------------------------------------------------------ watch */
+
+static void wake_watcher(void *ctx)
+{
+	uint64_t one = 1;
+
+	(void)!write(*(int *)ctx, &one, sizeof(one));
+}
+
+static JsonObject *only_lost(uint64_t lost)
+{
+	JsonObject *o = json_object_new();
+
+	set_int(o, "seq", 0);
+	json_object_set_double_member(o, "time", 0);
+	json_object_set_string_member(o, "kind", "");
+	json_object_set_string_member(o, "message", "events came faster than they were read");
+	json_object_set_boolean_member(o, "critical", false);
+	set_int(o, "lost", lost);
+	return o;
+}
+
+/* What is in the ring now. False: the client has gone. */
+static bool send_events(struct slu_control_call *call, struct slu_event_watch *w)
+{
+	struct slu_event ev;
+	uint64_t lost;
+
+	while (slu_ring_take(&w->ring, &ev, &lost)) {
+		if (!slu_control_continue(call, wrapped("event", describe_event(&ev, lost))))
+			return false;
+	}
+	return !lost || slu_control_continue(call, wrapped("event", only_lost(lost)));
+}
+
+static void run_watch(void *ctx, struct slu_control_call *call)
+{
+	struct served *v = ctx;
+	struct slu_event_watch w;
+	uint64_t n;
+	int fd;
+
+	if (!slu_control_wants_more(call, true))
+		return;
+	fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (fd < 0 || slu_event_watch_add(v->stream, &w, WATCH_SLOTS, wake_watcher, &fd)) {
+		slu_control_fail(call, "Failed", "no memory, or no descriptor, for a watch");
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
+	while (slu_control_wait(call, fd, SLU_NO_DEADLINE)) {
+		(void)!read(fd, &n, sizeof(n));
+		if (!send_events(call, &w))
+			break;
+	}
+	/* What was posted until the server was stopped is still told. */
+	(void)send_events(call, &w);
+	slu_event_watch_remove(v->stream, &w);
+	close(fd);
+}
+
+/* ------------------------------------------------------------------ metrics */
+
+static void run_metrics(void *ctx, struct slu_control_call *call)
+{
+	JsonObject *o = json_object_new();
+
+	json_object_set_array_member(o, "metrics", metrics_collect(ctx));
+	slu_control_reply(call, as_node(o));
+}
+
+/* ------------------------------------------------------------------ sync, remount */
+
+/* What the kernel holds back comes first: syncfs has it written to us. */
+static void run_sync(void *ctx, struct slu_control_call *call)
+{
+	struct served *v = ctx;
+	int fd = open(v->mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC), err = 0;
+
+	if (fd >= 0 && syncfs(fd))
+		err = -errno;
+	if (fd >= 0)
+		close(fd);
+	if (!err)
+		err = slu_fs_sync(v->stack->fs);
+	if (err)
+		slu_control_fail(call, "Failed", "not everything could be written: %s",
+				 g_strerror(-err));
+	else
+		slu_control_reply(call, NULL);
+}
+
+static void run_check_remount(void *ctx, struct slu_control_call *call)
+{
+	struct served *v = ctx;
+	g_autoptr(GError) error = NULL;
+	const char *list = slu_control_string(call, "options");
+	struct daemon_opts want;
+
+	if (!list)
+		return;
+	options_init(&want);
+	if (!options_parse_list(&want, list, false, &error) || !options_same(v->o, &want, &error))
+		slu_control_fail(call, "Failed", "%s", error->message);
+	else if (!want.readonly && v->stack->readonly)
+		slu_control_fail(call, "Failed",
+				 "the image was opened read-only: unmount it and mount it again");
+	else
+		slu_control_reply(call, NULL);
+	options_fini(&want);
+}
+
+static int change_mode(struct served *v, bool readonly)
+{
+	int err = 0;
+
+	slu_mutex_lock(&v->remount);
+	if (!readonly && v->stack->readonly)
+		err = -EROFS;
+	else if (readonly != v->readonly)
+		err = slu_fs_set_readonly(v->stack->fs, readonly);
+	if (!err)
+		v->readonly = readonly;
+	slu_mutex_unlock(&v->remount);
+	return err;
+}
+
+static void run_remount(void *ctx, struct slu_control_call *call)
+{
+	bool readonly;
+	int err;
+
+	if (!slu_control_bool(call, "readOnly", &readonly))
+		return;
+	err = change_mode(ctx, readonly);
+	if (err) {
+		slu_control_fail(call, "Failed", "%s", g_strerror(-err));
+		return;
+	}
+	report(LOG_INFO, "now %s", readonly ? "read-only" : "writable");
+	slu_control_reply(call, NULL);
+}
+
+/* ------------------------------------------------------------------ the interface */
+
+static const struct slu_control_method methods[] = {
+	{"Status", run_status},
+	{"Watch", run_watch},
+	{"Metrics", run_metrics},
+	{"Sync", run_sync},
+	{"CheckRemount", run_check_remount},
+	{"Remount", run_remount},
+	{NULL, NULL},
+};
+
+struct slu_control_interface methods_interface(struct served *v)
+{
+	return (struct slu_control_interface){
+		.name = "org.sluicefs.Volume",
+		.description = interface_description,
+		.methods = methods,
+		.ctx = v,
+	};
+}

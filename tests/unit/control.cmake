@@ -1,0 +1,3 @@
+foreach(test control_mountinfo control_socket)
+  slu_unit_test(${test} slu_control)
+endforeach()

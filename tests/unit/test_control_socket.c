@@ -1,0 +1,559 @@
+/* SPDX-License-Identifier: MIT */
+/* The control socket: both ends of a call and of a stream, and peers that misbehave. */
+#include "sluice/control.h"
+#include <fcntl.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define IDLE_NS    (200 * SLU_NS_PER_MS)
+#define TIMEOUT_MS 30000
+
+struct world {
+	struct slu_control *control;
+	char *path;
+	_Atomic int streams;  /* handlers of Count that run */
+	_Atomic bool release; /* lets Wait go */
+};
+
+/* ------------------------------------------------------------------ a service */
+
+static void run_echo(void *ctx, struct slu_control_call *call)
+{
+	const char *text = slu_control_string(call, "text");
+	JsonObject *o;
+	JsonNode *node;
+
+	(void)ctx;
+	if (!text)
+		return;
+	if (strcmp(text, "fail") == 0) {
+		slu_control_fail(call, "Failed", "it is %s", "broken");
+		return;
+	}
+	o = json_object_new();
+	node = json_node_new(JSON_NODE_OBJECT);
+	json_object_set_string_member(o, "text", text);
+	json_node_take_object(node, o);
+	slu_control_reply(call, node);
+}
+
+/* 1, 2, 3 … until nobody listens any more. */
+static void run_count(void *ctx, struct slu_control_call *call)
+{
+	struct world *w = ctx;
+	bool fast = json_object_get_boolean_member_with_default(slu_control_parameters(call),
+								"fast", false);
+
+	if (!slu_control_wants_more(call, true))
+		return;
+	atomic_fetch_add(&w->streams, 1);
+	for (int64_t i = 1;; i++) {
+		JsonObject *o = json_object_new();
+		JsonNode *node = json_node_new(JSON_NODE_OBJECT);
+
+		json_object_set_int_member(o, "n", i);
+		json_node_take_object(node, o);
+		if (!slu_control_continue(call, node) ||
+		    !slu_control_wait(call, -1, fast ? 0 : slu_clock_ns() + 2 * SLU_NS_PER_MS))
+			break;
+	}
+	atomic_fetch_sub(&w->streams, 1);
+}
+
+static void run_wait(void *ctx, struct slu_control_call *call)
+{
+	struct world *w = ctx;
+
+	while (!atomic_load(&w->release) && !slu_control_ended(call))
+		slu_sleep_ns(SLU_NS_PER_MS);
+	slu_control_reply(call, NULL);
+}
+
+static const struct slu_control_method methods[] = {
+	{"Echo", run_echo},
+	{"Count", run_count},
+	{"Wait", run_wait},
+	{NULL, NULL},
+};
+
+/* ------------------------------------------------------------------ setup */
+
+static int setup_idle(void **state, uint64_t idle_ns)
+{
+	static struct slu_control_interface interface;
+	static struct world w;
+	struct slu_control_opts opts = {.interface = &interface, .idle_ns = idle_ns};
+
+	w = (struct world){
+		.path = g_strdup_printf("/tmp/sluice-control-%d/sub/socket", (int)getpid())};
+	interface = (struct slu_control_interface){
+		.name = "org.example.Test",
+		.description = "interface org.example.Test\n",
+		.methods = methods,
+		.ctx = &w,
+	};
+	opts.path = w.path;
+	assert_int_equal(slu_control_start(&opts, &w.control), 0);
+	*state = &w;
+	return 0;
+}
+
+static int setup(void **state)
+{
+	return setup_idle(state, 0);
+}
+
+static int setup_impatient(void **state)
+{
+	return setup_idle(state, IDLE_NS);
+}
+
+static int teardown(void **state)
+{
+	struct world *w = *state;
+	g_autofree char *dir = g_path_get_dirname(w->path), *parent = g_path_get_dirname(dir);
+
+	slu_control_stop(w->control);
+	assert_int_equal(atomic_load(&w->streams), 0);
+	assert_int_equal(access(w->path, F_OK), -1);
+	rmdir(dir);
+	rmdir(parent);
+	g_free(w->path);
+	return 0;
+}
+
+static struct slu_control_client *client(struct world *w)
+{
+	g_autoptr(GError) error = NULL;
+	struct slu_control_client *c = slu_control_connect(w->path, geteuid(), &error);
+
+	if (!c)
+		fail_msg("%s", error->message);
+	return c;
+}
+
+static JsonNode *one(const char *name, const char *value)
+{
+	JsonObject *o = json_object_new();
+	JsonNode *node = json_node_new(JSON_NODE_OBJECT);
+
+	json_object_set_string_member(o, name, value);
+	json_node_take_object(node, o);
+	return node;
+}
+
+static void assert_echo(struct slu_control_client *c, const char *text)
+{
+	g_autoptr(GError) error = NULL;
+	JsonObject *o = slu_control_call(c, "org.example.Test.Echo", one("text", text), &error);
+
+	if (!o)
+		fail_msg("%s", error->message);
+	assert_string_equal(json_object_get_string_member(o, "text"), text);
+	json_object_unref(o);
+}
+
+/* The call must be refused with this message. */
+static void assert_refused(struct slu_control_client *c, const char *method, JsonNode *parameters,
+			   const char *message)
+{
+	g_autoptr(GError) error = NULL;
+
+	assert_null(slu_control_call(c, method, parameters, &error));
+	assert_true(g_error_matches(error, SLU_CONTROL_ERROR, SLU_CONTROL_REFUSED));
+	assert_string_equal(error->message, message);
+}
+
+/* A socket without our client's manners. */
+static int raw(struct world *w)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	g_strlcpy(addr.sun_path, w->path, sizeof(addr.sun_path));
+	assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	return fd;
+}
+
+/* The other end hangs up, without a word. */
+static void assert_dropped(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	char c;
+
+	assert_int_equal(poll(&p, 1, TIMEOUT_MS), 1);
+	assert_true(recv(fd, &c, 1, 0) <= 0);
+	close(fd);
+}
+
+/* ------------------------------------------------------------------ calls */
+
+static void calls_are_answered_one_after_the_other(void **state)
+{
+	struct slu_control_client *a = client(*state), *b = client(*state);
+
+	for (int i = 0; i < 20; i++) {
+		assert_echo(a, "one");
+		assert_echo(b, "two \"quoted\" \xc3\xa4");
+	}
+	assert_int_equal(slu_control_peer(a), getpid());
+	slu_control_close(a);
+	slu_control_close(b);
+}
+
+static void errors_say_what_is_wrong(void **state)
+{
+	struct slu_control_client *c = client(*state);
+
+	assert_refused(c, "org.example.Test.Echo", one("text", "fail"), "it is broken");
+	assert_refused(c, "org.example.Test.Echo", NULL, "org.varlink.service.InvalidParameter");
+	assert_refused(c, "org.example.Test.Nothing", NULL, "org.varlink.service.MethodNotFound");
+	assert_refused(c, "org.example.Other.Echo", NULL, "org.varlink.service.InterfaceNotFound");
+	assert_refused(c, "Echo", NULL, "org.varlink.service.MethodNotFound");
+	assert_refused(c, "org.example.Test.Count", NULL, "org.varlink.service.ExpectedMore");
+	assert_echo(c, "still here");
+	slu_control_close(c);
+}
+
+static void a_service_describes_itself(void **state)
+{
+	struct slu_control_client *c = client(*state);
+	JsonObject *o;
+
+	o = slu_control_call(c, "org.varlink.service.GetInfo", NULL, NULL);
+	assert_non_null(o);
+	assert_int_equal(json_array_get_length(json_object_get_array_member(o, "interfaces")), 2);
+	assert_string_equal(json_object_get_string_member(o, "version"), SLU_VERSION);
+	json_object_unref(o);
+	o = slu_control_call(c, "org.varlink.service.GetInterfaceDescription",
+			     one("interface", "org.example.Test"), NULL);
+	assert_string_equal(json_object_get_string_member(o, "description"),
+			    "interface org.example.Test\n");
+	json_object_unref(o);
+	o = slu_control_call(c, "org.varlink.service.GetInterfaceDescription",
+			     one("interface", "org.varlink.service"), NULL);
+	assert_non_null(
+		strstr(json_object_get_string_member(o, "description"), "method GetInfo()"));
+	json_object_unref(o);
+	assert_refused(c, "org.varlink.service.GetInterfaceDescription",
+		       one("interface", "org.x.Y"), "org.varlink.service.InterfaceNotFound");
+	slu_control_close(c);
+}
+
+static void calls_in_one_piece_are_answered_in_order(void **state)
+{
+	static const char calls[] =
+		"{\"method\":\"org.example.Test.Echo\",\"parameters\":{\"text\":\"1\"}}\0"
+		"{\"method\":\"org.example.Test.Echo\",\"oneway\":true,"
+		"\"parameters\":{\"text\":\"2\"}}\0"
+		"{\"method\":\"org.example.Test.Echo\",\"parameters\":{\"text\":\"3\"}}";
+	static const char want[] = "{\"parameters\":{\"text\":\"1\"}}\0"
+				   "{\"parameters\":{\"text\":\"3\"}}";
+	char got[256];
+	size_t used = 0;
+	int fd = raw(*state);
+
+	/* in pieces that end anywhere */
+	for (size_t i = 0; i < sizeof(calls); i += 7)
+		assert_true(send(fd, calls + i, slu_min(sizeof(calls) - i, (size_t)7), 0) > 0);
+	while (used < sizeof(want)) {
+		ssize_t n = recv(fd, got + used, sizeof(got) - used, 0);
+
+		assert_true(n > 0);
+		used += (size_t)n;
+	}
+	assert_memory_equal(got, want, sizeof(want));
+	close(fd);
+}
+
+/* ------------------------------------------------------------------ streams */
+
+static bool until_ten(void *ctx, JsonObject *reply)
+{
+	int64_t *last = ctx, n = json_object_get_int_member(reply, "n");
+
+	assert_int_equal(n, *last + 1);
+	*last = n;
+	return n < 10;
+}
+
+static void wait_for_streams(struct world *w, int n)
+{
+	uint64_t deadline = slu_clock_ns() + TIMEOUT_MS * SLU_NS_PER_MS;
+
+	while (atomic_load(&w->streams) != n) {
+		assert_true(slu_clock_ns() < deadline);
+		slu_sleep_ns(SLU_NS_PER_MS);
+	}
+}
+
+static void a_stream_ends_with_its_reader(void **state)
+{
+	struct world *w = *state;
+	struct slu_control_client *c = client(w);
+	int64_t last = 0;
+
+	assert_true(slu_control_stream(c, "org.example.Test.Count", NULL, until_ten, &last, NULL));
+	assert_int_equal(last, 10);
+	assert_int_equal(atomic_load(&w->streams), 1);
+	slu_control_close(c);
+	wait_for_streams(w, 0);
+}
+
+static int open_stream(struct world *w)
+{
+	static const char call[] = "{\"method\":\"org.example.Test.Count\",\"more\":true,"
+				   "\"parameters\":{\"fast\":true}}";
+	int fd = raw(w);
+
+	assert_int_equal(send(fd, call, sizeof(call), 0), sizeof(call));
+	return fd;
+}
+
+/* teardown is part of it: the server stops although they still do not read. */
+static void readers_that_do_not_read_hold_up_nobody(void **state)
+{
+	struct world *w = *state;
+	struct slu_control_client *c = client(w);
+
+	for (int i = 1; i <= 10; i++) {
+		(void)open_stream(w);
+		wait_for_streams(w, i);
+	}
+	for (int i = 0; i < 100; i++)
+		assert_echo(c, "hello");
+	slu_control_close(c);
+	slu_control_stop(w->control);
+	w->control = NULL;
+	assert_int_equal(atomic_load(&w->streams), 0);
+	for (int fd = 3; fd < 64; fd++) { /* those of this test that are still open */
+		struct stat st;
+
+		if (!fstat(fd, &st) && S_ISSOCK(st.st_mode))
+			close(fd);
+	}
+}
+
+static void a_call_that_takes_long_holds_up_nobody(void **state)
+{
+	static const char call[] = "{\"method\":\"org.example.Test.Wait\"}";
+	struct world *w = *state;
+	struct slu_control_client *c = client(w);
+	int fd = raw(w);
+	char buf[64];
+
+	assert_int_equal(send(fd, call, sizeof(call), 0), sizeof(call));
+	assert_echo(c, "meanwhile");
+	assert_int_equal(recv(fd, buf, sizeof(buf), MSG_DONTWAIT), -1);
+	atomic_store(&w->release, true);
+	assert_true(recv(fd, buf, sizeof(buf), 0) > 0);
+	assert_string_equal(buf, "{\"parameters\":{}}");
+	close(fd);
+	slu_control_close(c);
+}
+
+static void stopping_ends_calls_that_wait(void **state)
+{
+	static const char call[] = "{\"method\":\"org.example.Test.Wait\"}";
+	struct world *w = *state;
+	int fd = raw(w);
+
+	assert_int_equal(send(fd, call, sizeof(call), 0), sizeof(call));
+	while (!atomic_load(&slu_control_stats(w->control)->calls))
+		slu_sleep_ns(SLU_NS_PER_MS);
+	slu_control_stop(w->control);
+	w->control = NULL;
+	close(fd);
+}
+
+/* ------------------------------------------------------------------ bad manners */
+
+static void garbage_is_dropped(void **state)
+{
+	static const struct {
+		const char *data;
+		size_t len;
+	} bad[] = {
+		{"hello", 6}, /* no JSON */
+		{"", 1},
+		{"[1]", 4},
+		{"\"method\"", 9},
+		{"{}", 3},
+		{"{\"method\":7}", 13},
+		{"{\"method\":\"a.b\",\"parameters\":[]}", 33},
+	};
+	struct world *w = *state;
+	struct slu_control_client *c = client(w);
+
+	for (size_t i = 0; i < slu_array_size(bad); i++) {
+		int fd = raw(w);
+
+		assert_int_equal(send(fd, bad[i].data, bad[i].len, 0), bad[i].len);
+		assert_dropped(fd);
+	}
+	assert_int_equal(atomic_load(&slu_control_stats(w->control)->dropped), slu_array_size(bad));
+	assert_echo(c, "hello");
+	slu_control_close(c);
+}
+
+static void a_call_without_an_end_is_dropped(void **state)
+{
+	struct world *w = *state;
+	char chunk[4096];
+	int fd = raw(w);
+	size_t sent = 0;
+
+	memset(chunk, 'x', sizeof(chunk));
+	while (sent < 2 * SLU_CONTROL_MESSAGE_MAX) {
+		ssize_t n = send(fd, chunk, sizeof(chunk), MSG_NOSIGNAL);
+
+		if (n < 0)
+			break;
+		sent += (size_t)n;
+	}
+	assert_dropped(fd);
+}
+
+static void silence_is_dropped_and_a_stream_is_not_silence(void **state)
+{
+	struct world *w = *state;
+	struct slu_control_client *c = client(w);
+	int silent = raw(w), half = raw(w);
+	int64_t last = 0;
+
+	assert_int_equal(send(half, "{\"met", 5, 0), 5);
+	assert_dropped(silent);
+	assert_dropped(half);
+	slu_control_close(c);
+	c = client(w);
+	/* ten replies take longer than the silence that is allowed, where the machine is slow */
+	assert_true(slu_control_stream(c, "org.example.Test.Count", NULL, until_ten, &last, NULL));
+	slu_control_close(c);
+}
+
+static void there_is_a_limit_to_clients(void **state)
+{
+	struct world *w = *state;
+	int fds[SLU_CONTROL_MAX_CLIENTS];
+	struct slu_control_client *c;
+
+	for (unsigned int i = 0; i < SLU_CONTROL_MAX_CLIENTS; i++)
+		fds[i] = raw(w);
+	assert_dropped(raw(w));
+	assert_int_equal(atomic_load(&slu_control_stats(w->control)->refused), 1);
+	for (unsigned int i = 0; i < SLU_CONTROL_MAX_CLIENTS; i++)
+		close(fds[i]);
+	/* their threads end in their own time */
+	for (;;) {
+		JsonObject *o;
+
+		c = client(w);
+		o = slu_control_call(c, "org.varlink.service.GetInfo", NULL, NULL);
+		if (o) {
+			json_object_unref(o);
+			break;
+		}
+		slu_control_close(c);
+		slu_sleep_ns(SLU_NS_PER_MS);
+	}
+	slu_control_close(c);
+}
+
+static void the_socket_is_its_owners(void **state)
+{
+	struct world *w = *state;
+	struct stat st;
+
+	assert_int_equal(stat(w->path, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0600);
+}
+
+/* A socket that somebody else has put there is not believed. */
+static void another_users_socket_is_refused(void **state)
+{
+	g_autoptr(GError) error = NULL;
+	struct world *w = *state;
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int fds[2], status;
+	pid_t pid;
+	char c;
+
+	if (geteuid() != 0)
+		skip();
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "/tmp/sluice-other-%d", (int)getpid());
+	assert_int_equal(pipe(fds), 0);
+	pid = fork();
+	if (!pid) {
+		int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+		close(fds[1]);
+		if (setresuid(65534, 65534, 65534) ||
+		    bind(fd, (struct sockaddr *)&addr, sizeof(addr)) || listen(fd, 1))
+			_exit(1);
+		/* ready; until the other end of the pipe closes */
+		if (chmod(addr.sun_path, 0777))
+			_exit(1);
+		_exit(read(fds[0], &c, 1) < 0);
+	}
+	close(fds[0]);
+	while (access(addr.sun_path, F_OK) || !g_file_test(addr.sun_path, G_FILE_TEST_EXISTS))
+		slu_sleep_ns(SLU_NS_PER_MS);
+	for (int i = 0; i < 1000; i++) { /* bound is not listening yet */
+		g_clear_error(&error);
+		assert_null(slu_control_connect(addr.sun_path, 0, &error));
+		if (strstr(error->message, "belongs to user 65534"))
+			break;
+		slu_sleep_ns(SLU_NS_PER_MS);
+	}
+	assert_non_null(strstr(error->message, "belongs to user 65534"));
+	close(fds[1]);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	unlink(addr.sun_path);
+	assert_echo(client(w), "the right one"); /* the client is left to the end of the process */
+}
+
+static void nobody_there_is_one_line(void **state)
+{
+	g_autoptr(GError) error = NULL;
+
+	(void)state;
+	assert_null(slu_control_connect("/tmp/no/such/socket", 0, &error));
+	assert_true(g_error_matches(error, SLU_CONTROL_ERROR, SLU_CONTROL_UNREACHABLE));
+	assert_string_equal(error->message, "no daemon can be reached at /tmp/no/such/socket: No "
+					    "such file or directory");
+}
+
+#define served(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		served(calls_are_answered_one_after_the_other),
+		served(errors_say_what_is_wrong),
+		served(a_service_describes_itself),
+		served(calls_in_one_piece_are_answered_in_order),
+		served(a_stream_ends_with_its_reader),
+		served(readers_that_do_not_read_hold_up_nobody),
+		served(a_call_that_takes_long_holds_up_nobody),
+		served(stopping_ends_calls_that_wait),
+		served(garbage_is_dropped),
+		served(a_call_without_an_end_is_dropped),
+		cmocka_unit_test_setup_teardown(silence_is_dropped_and_a_stream_is_not_silence,
+						setup_impatient, teardown),
+		served(there_is_a_limit_to_clients),
+		served(the_socket_is_its_owners),
+		served(another_users_socket_is_refused),
+		cmocka_unit_test(nobody_there_is_one_line),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
