@@ -27,6 +27,7 @@ enum action {
 	ACTION_MOUNT,
 	ACTION_REMOUNT,
 	ACTION_UNMOUNT,
+	ACTION_CLEANUP, /* unmount what is dead */
 	ACTION_HELP,
 	ACTION_VERSION,
 	ACTION_NOTHING, /* mount -f: fake */
@@ -95,6 +96,9 @@ bool options_same(const struct daemon_opts *have, const struct daemon_opts *want
 /* The kernel's own words, for the mount. */
 char *options_kernel_flags(const struct daemon_opts *o);
 void options_print_help(FILE *f);
+
+/* config.c: image, mount point and options from a file; false: one line. */
+bool config_load(struct daemon_opts *o, const char *path, GError **error);
 
 /* Every GError of this program has the exit status as its code. */
 GQuark daemon_error_quark(void);
@@ -182,7 +186,33 @@ struct slu_control_interface methods_interface(struct served *v);
 /* An array of Metric, the caller's. */
 JsonArray *metrics_collect(const struct served *v);
 
+/* ------------------------------------------------------------------ notify.c */
+
+/* Whether systemd, or somebody like it, wants to be told. */
+bool notify_wanted(void);
+/* sd_notify(3)'s words; nothing where nobody wants them. */
+void notify_send(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+struct notifier {
+	const struct served *v;
+	uint64_t extend_ns; /* how often a stop that gets on asks for more time */
+	bool started;
+	struct slu_thread thread;
+	struct slu_mutex lock; /* leaf: the next four */
+	struct slu_cond changed;
+	bool stopping; /* no more probes */
+	bool quiet;    /* nor one under way: nothing of the volume is looked at any more */
+	bool ended;
+};
+/* Status and probes from now on, where they are wanted; v lives until notifier_stop. */
+void notifier_start(struct notifier *n, const struct served *v);
+/* From here on it only asks for time. May be called twice, and for one that was never started. */
+void notifier_stop(struct notifier *n);
+void notifier_end(struct notifier *n);
+
 /* ------------------------------------------------------------------ helpers.c */
+
+int helper_cleanup(const struct daemon_opts *o);
 
 int helper_unmount(const struct daemon_opts *o);
 int helper_remount(const struct daemon_opts *o, const char *list);

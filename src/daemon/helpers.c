@@ -118,6 +118,21 @@ int helper_unmount(const struct daemon_opts *o)
 	return err ? STATUS_FAILED : STATUS_OK;
 }
 
+/* After a daemon that was killed. What is not mounted, or lives, is left alone: status 0. */
+int helper_cleanup(const struct daemon_opts *o)
+{
+	struct slu_mount_entry *e = find_mount(o->mountpoint);
+	char why[256];
+	int err = 0;
+
+	if (e && slu_mount_entry_is_ours(e) && slu_mount_entry_is_dead(e))
+		err = slu_mount_detach(e->target, SLU_DETACH_LAZY, why, sizeof(why));
+	if (err)
+		report(LOG_ERR, "%s", why);
+	slu_mount_entry_free(e);
+	return err ? STATUS_FAILED : STATUS_OK;
+}
+
 /* ------------------------------------------------------------------ remount */
 
 /* mount(2) sets all of them anew, so those that are there are said again. */

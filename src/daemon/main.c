@@ -106,6 +106,8 @@ static int act(struct daemon_opts *o, const char *lists)
 		return STATUS_OK;
 	case ACTION_UNMOUNT:
 		return helper_unmount(o);
+	case ACTION_CLEANUP:
+		return helper_cleanup(o);
 	case ACTION_REMOUNT:
 		return helper_remount(o, lists);
 	case ACTION_NOTHING:

@@ -426,6 +426,8 @@ enum long_option {
 	LONG_WAIT = 256,
 	LONG_REPLACE_STALE,
 	LONG_READY_FD,
+	LONG_CONFIG,
+	LONG_CLEANUP,
 };
 
 static bool set_wait(struct daemon_opts *o, const char *value, GError **error)
@@ -471,7 +473,14 @@ static bool take_positional(struct daemon_opts *o, int argc, char **argv, GError
 		return true;
 	if (o->action != ACTION_UNMOUNT && o->lazy)
 		return complain(error, "--lazy goes with --unmount alone");
-	if (o->action == ACTION_UNMOUNT) {
+	/* From a configuration file. */
+	if (o->image) {
+		if (n)
+			return complain(error, "unexpected argument %s beside --config",
+					argv[optind]);
+		return true;
+	}
+	if (o->action == ACTION_UNMOUNT || o->action == ACTION_CLEANUP) {
 		if (n != 1)
 			return complain(error, "one mount point is needed");
 		o->mountpoint = g_strdup(argv[optind]);
@@ -518,6 +527,11 @@ static bool sluicefs_option(struct daemon_opts *o, int c, char **argv, GError **
 		return true;
 	case LONG_READY_FD:
 		return set_ready_fd(o, optarg, error);
+	case LONG_CONFIG:
+		return config_load(o, optarg, error);
+	case LONG_CLEANUP:
+		o->action = ACTION_CLEANUP;
+		return true;
 	default:
 		return bad_argument(c, argv, error);
 	}
@@ -533,6 +547,8 @@ static bool parse_sluicefs(struct daemon_opts *o, int argc, char **argv, GError 
 		{"wait", required_argument, NULL, LONG_WAIT},
 		{"replace-stale", no_argument, NULL, LONG_REPLACE_STALE},
 		{"ready-fd", required_argument, NULL, LONG_READY_FD},
+		{"config", required_argument, NULL, LONG_CONFIG},
+		{"cleanup", no_argument, NULL, LONG_CLEANUP},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'},
 		{0},
@@ -661,6 +677,8 @@ void options_print_help(FILE *f)
 	      "      --wait=SECONDS   how long to wait for an image in use (5)\n"
 	      "      --replace-stale  unmount a dead mount that is in the way\n"
 	      "      --ready-fd=N     write READY=1 to descriptor N when mounted\n"
+	      "      --config=FILE    image, mount point and options from a file\n"
+	      "      --cleanup        unmount MOUNTPOINT if its daemon is dead\n"
 	      "  -h, --help           -V, --version\n\n"
 	      "  -o ro                read only            -o nowriteback   write through\n"
 	      "  -o sync              every write durable  -o commit=SEC    commit interval (5)\n"

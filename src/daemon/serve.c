@@ -40,6 +40,7 @@ struct daemon {
 	struct slu_control *control; /* NULL: none */
 	struct slu_control_interface interface;
 	struct served served;
+	struct notifier notifier;
 	bool mounted;
 	bool stop_asked;
 
@@ -53,27 +54,6 @@ struct daemon {
 };
 
 /* ------------------------------------------------------------------ ready */
-
-/* What systemd expects of Type=notify; nothing is done unless it asks. */
-static void notify_manager(const char *state)
-{
-	const char *path = getenv("NOTIFY_SOCKET");
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	socklen_t len;
-	int fd;
-
-	if (!path || (*path != '/' && *path != '@') || strlen(path) >= sizeof(addr.sun_path))
-		return;
-	memcpy(addr.sun_path, path, strlen(path));
-	len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
-	if (*path == '@')
-		addr.sun_path[0] = '\0';
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return;
-	(void)!sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&addr, len);
-	close(fd);
-}
 
 static void to_background(struct daemon *d)
 {
@@ -95,13 +75,12 @@ static void to_background(struct daemon *d)
 
 static void tell_ready(struct daemon *d)
 {
-	g_autofree char *state = g_strdup_printf("READY=1\nMAINPID=%d\n", (int)getpid());
-
 	if (d->o->ready_fd >= 0) {
 		(void)!write(d->o->ready_fd, "READY=1\n", strlen("READY=1\n"));
 		close(d->o->ready_fd);
 	}
-	notify_manager(state);
+	notify_send("READY=1\nMAINPID=%d\n", (int)getpid());
+	notifier_start(&d->notifier, &d->served);
 	if (d->status_fd >= 0)
 		to_background(d);
 }
@@ -355,7 +334,8 @@ static void unmount_on_signal(struct daemon *d)
 {
 	int err = 0;
 
-	notify_manager("STOPPING=1\n");
+	/* Its probes would keep the mount busy. */
+	notifier_stop(&d->notifier);
 	if (!is_preopened(d)) {
 		err = detach(d, 0);
 		if (err == -EBUSY)
@@ -415,6 +395,7 @@ static int go_down(struct daemon *d)
 {
 	int err = 0;
 
+	notifier_stop(&d->notifier);
 	close_control(d);
 	if (d->session)
 		slu_session_stop(d->session);
@@ -426,6 +407,7 @@ static int go_down(struct daemon *d)
 	detach_join(d);
 	slu_mounter_free(d->mounter);
 	report_events_flush(&d->events);
+	notifier_end(&d->notifier);
 	if (d->signal_fd >= 0)
 		close(d->signal_fd);
 	if (d->wake_fd >= 0)

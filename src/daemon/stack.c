@@ -8,6 +8,8 @@
 #include "sluice/blockio.h"
 #include <string.h>
 
+#define EXTEND_USEC 30000000u /* a start may take that much longer than its wait for the image */
+
 struct busy {
 	const char *image;
 	uint64_t wait_ns;
@@ -33,6 +35,8 @@ static void tell_busy(void *ctx, int pid, const char *comm)
 	g_strlcpy(b->comm, comm, sizeof(b->comm));
 	if (!b->wait_ns)
 		return;
+	notify_send("EXTEND_TIMEOUT_USEC=%llu\nSTATUS=Waiting for %s, which is in use\n",
+		    (unsigned long long)(b->wait_ns / 1000 + EXTEND_USEC), b->image);
 	if (pid)
 		report(LOG_NOTICE, "%s is in use by process %d (%s); waiting up to %.3g s",
 		       b->image, pid, comm, (double)b->wait_ns / 1e9);
