@@ -376,6 +376,16 @@ uint64_t check_tree(struct nsfx *fx)
 	return ninodes;
 }
 
+void next_tick(void)
+{
+	struct timespec start = slu_clock_realtime(), now;
+
+	do {
+		slu_sleep_ns(SLU_NS_PER_MS / 2);
+		now = slu_clock_realtime();
+	} while (!time_order(start, now));
+}
+
 int time_order(struct timespec a, struct timespec b)
 {
 	if (a.tv_sec != b.tv_sec)

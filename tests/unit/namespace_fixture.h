@@ -82,6 +82,8 @@ void give_blocks(struct nsfx *fx, uint64_t ino, uint64_t pgidx, uint64_t n);
  * inodes.
  */
 uint64_t check_tree(struct nsfx *fx);
+/* Until a change of a time shows: the clock of time stamps moves in ticks. */
+void next_tick(void);
 /* a < b, for times. */
 int time_order(struct timespec a, struct timespec b);
 

@@ -41,7 +41,7 @@ static void only_what_is_asked_for_changes(void **state)
 	uint64_t file = mk(&fx, ROOT, "file", S_IFREG | 0644);
 	struct slu_attr before = stat_of(&fx, file), a;
 
-	slu_sleep_ns(2 * SLU_NS_PER_MS);
+	next_tick();
 	a = set(file, wanted, SLU_SET_MTIME);
 	assert_int_equal(a.mtime.tv_sec, -3);
 	assert_int_equal(a.mtime.tv_nsec, 4);
@@ -117,7 +117,7 @@ static void nothing_to_revoke_changes_nothing(void **state)
 	uint64_t file = mk(&fx, ROOT, "file", S_IFREG | 0755);
 	struct slu_attr before = stat_of(&fx, file), a;
 
-	slu_sleep_ns(2 * SLU_NS_PER_MS);
+	next_tick();
 	a = set(file, before, SLU_SET_KILL_PRIV);
 	assert_memory_equal(&a, &before, sizeof(a));
 	/* the caller may use one struct for both */
@@ -137,7 +137,7 @@ static void touched_times_reach_the_disk_with_sync(void **state)
 	ok(slu_inode_get(fx.ns, file, &inode));
 	ok(slu_inode_sync_attr(inode, &before));
 	assert_true(before <= slu_store_durable_txid(fx.store));
-	slu_sleep_ns(2 * SLU_NS_PER_MS);
+	next_tick();
 	slu_inode_touch(inode, SLU_TOUCH_MTIME);
 	assert_true(inode->attr_dirty);
 	slu_inode_attr(inode, &a);
@@ -165,7 +165,7 @@ static void many_touched_inodes_are_written_in_steps(void **state)
 		snprintf(name, sizeof(name), "%d", i);
 		a[i].ino = mk(&fx, ROOT, name, S_IFREG | 0644);
 	}
-	slu_sleep_ns(2 * SLU_NS_PER_MS);
+	next_tick();
 	for (int i = 0; i < N; i++) {
 		ok(slu_inode_get(fx.ns, a[i].ino, &inode));
 		slu_inode_touch(inode, SLU_TOUCH_ATIME);
