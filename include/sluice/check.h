@@ -16,6 +16,7 @@
 enum slu_problem_kind {
 	SLU_PROBLEM_SUPER,        /* one superblock: unreadable, checksum, a field out of range */
 	SLU_PROBLEM_SUPER_DIFFER, /* the two superblocks contradict each other */
+	SLU_PROBLEM_SPARE,        /* the spare superblock is not what belongs there */
 	SLU_PROBLEM_COUNT,        /* a count of the superblock is wrong */
 	SLU_PROBLEM_DEFERRED,     /* a deferred block that cannot be */
 	SLU_PROBLEM_NODE,         /* a node: unreadable, checksum, order, link from its parent */
@@ -74,7 +75,7 @@ struct slu_check_result {
 	uint64_t problems, notes; /* as many as were reported */
 	bool incomplete;          /* damage kept part of the volume from being checked */
 	bool was_clean;           /* unmounted cleanly */
-	/* From the superblock. */
+	/* From the superblock, or the spare one. */
 	uint8_t volume_id[16];
 	char label[SLU_LABEL_MAX + 1];
 	uint64_t nblocks;
@@ -86,7 +87,8 @@ struct slu_check_result {
 };
 
 /*
- * Checks the volume on bio, which may be open for reading only. 0: it has been checked, and
+ * Checks the volume on bio, which may be open for reading only. Where both superblocks are bad it
+ * looks for the spare one (slu_spare_find), and checks nothing else. 0: it has been checked, and
  * ret->problems says with what result. Otherwise it could not be: -EINVAL (not a volume),
  * -EPROTONOSUPPORT (a version or feature unknown here), -ENOSPC (the image is shorter than the
  * volume), -ECANCELED, -ENOMEM, -EIO (the image cannot be read at all); *why is then a static line
@@ -96,7 +98,7 @@ int slu_check(struct slu_blockio *bio, const struct slu_check_opts *opts,
 	      struct slu_check_result *ret, const char **why);
 
 /*
- * The superblocks alone, which takes two reads: for fsck -a on a volume that was unmounted cleanly.
+ * The superblocks alone, which takes three reads: for fsck -a on a volume that was unmounted cleanly.
  * Results as above; ret has what the newer superblock says.
  */
 int slu_check_supers(struct slu_blockio *bio, const struct slu_check_opts *opts,
@@ -134,11 +136,15 @@ struct slu_repair_result {
  * Memory: 110 bytes for each leaf, 80 for each inode, 32 for each directory entry, 6 bits for each
  * block of the chunks in use.
  *
- * 0: done; what is left is for slu_check to say. Otherwise nothing has been changed but blocks that
- * nothing uses: -ENOSPC (no room for a second tree), -EUCLEAN (no superblock is left to begin
- * with), -EINVAL, -EPROTONOSUPPORT (as slu_check), -EFBIG (the image is shorter than the volume),
+ * Where both superblocks are lost it begins with the spare one, and if the tree cannot stay it writes
+ * a superblock before anything else, with which it can be run again, but not mounted.
+ *
+ * 0: done; what is left is for slu_check to say. Otherwise nothing else has been changed but blocks
+ * that nothing uses: -ENOSPC (no room for a second tree), -EUCLEAN (no superblock is left to begin
+ * with, nor a spare one), -EINVAL, -EPROTONOSUPPORT (as slu_check), -EFBIG (the image is shorter than the volume),
  * -ECANCELED, -ENOMEM, -EIO, -EROFS; *why is then a static line for people. If a superblock write or
- * the last flush fails (-EIO), the volume is as it was or repaired, not in between. No lock held.
+ * the last flush fails (-EIO), the volume is as it was or repaired, not in between; a spare
+ * superblock that has to be written anew comes after that. No lock held.
  */
 int slu_repair(struct slu_blockio *bio, const struct slu_repair_opts *opts,
 	       struct slu_repair_result *ret, const char **why);

@@ -5,6 +5,7 @@
  * write them through slu_get_leNN / slu_put_leNN or through the typed accessors below.
  *
  *	block 0, 1	the two superblocks; transaction t is written to block t & 1
+ *	the last one	the spare superblock (SLU_FEATURE_SPARE)
  *	all others	a node of the tree, a block of file data, or free
  *
  * A block is 4,096 bytes. One copy-on-write B+tree holds every record. A record has a key (inode
@@ -28,8 +29,10 @@
  * nothing.
  */
 #define SLU_FEATURES_INCOMPAT  0ull /* bit 0 is kept for copy-on-write data with checksums */
-#define SLU_FEATURES_RO_COMPAT 0ull
+#define SLU_FEATURES_RO_COMPAT SLU_FEATURE_SPARE
 #define SLU_FEATURES_COMPAT    0ull
+/* The last block is a spare superblock: whoever does not know that would give it to a file. */
+#define SLU_FEATURE_SPARE 1ull
 
 /* ------------------------------------------------------------------ bytes */
 
@@ -177,6 +180,27 @@ _Static_assert(sizeof(struct slu_disk_super) == SLU_BLOCK_SIZE, "superblock size
 
 #define SLU_STATE_CLEAN 1u /* unmounted cleanly; both superblocks say the same */
 
+/*
+ * The spare superblock: what mkfs writes and no commit changes, in the fields of struct
+ * slu_disk_super (from version to nblocks, mkfs_time, label) under a magic of its own; all others
+ * are 0. It lies in block nblocks - 1 of its volume and is no spare anywhere else.
+ */
+#define SLU_SPARE_MAGIC "sluspare"
+
+/* The block of the spare superblock; 0: the volume has none. nblocks: of the volume. */
+static inline uint64_t slu_super_spare(const struct slu_disk_super *sb, uint64_t nblocks)
+{
+	return slu_get_le64(&sb->features_ro_compat) & SLU_FEATURE_SPARE ? nblocks - 1 : 0;
+}
+
+/* Nodes and data lie in blocks from 2 on and below this one. */
+static inline uint64_t slu_super_end(const struct slu_disk_super *sb)
+{
+	uint64_t nblocks = slu_get_le64(&sb->nblocks), spare = slu_super_spare(sb, nblocks);
+
+	return spare ? spare : nblocks;
+}
+
 /* ------------------------------------------------------------------ nodes */
 
 struct slu_disk_node {
@@ -222,9 +246,15 @@ struct slu_disk_inner_slot {
 #define SLU_INNER_MAX       (SLU_NODE_BODY / sizeof(struct slu_disk_inner_slot))
 #define SLU_TREE_MAX_DEPTH  10
 
+/*
+ * What is written over by mistake is most often the beginning of an image. Nodes that lie there would
+ * go with the superblocks, so blocks below this one become nodes last.
+ */
+#define SLU_NODES_FROM 256u
+
 /* ------------------------------------------------------------------ space */
 
-/* A chunk with no record is entirely free (but for blocks 0 and 1). Bits past nblocks are 0. */
+/* A chunk with no record is entirely free (but for the superblocks). Bits past nblocks are 0. */
 #define SLU_CHUNK_BLOCKS 4096u /* 16 MiB */
 #define SLU_CHUNK_BYTES  (SLU_CHUNK_BLOCKS / 8)
 

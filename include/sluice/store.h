@@ -35,10 +35,11 @@ struct slu_format_params {
 	/* the first records (the root directory): put into the first transaction as they are */
 	const struct slu_batch *records;
 	uint64_t ninodes;
+	bool no_spare; /* without a spare superblock, as earlier versions made volumes */
 };
 
 /*
- * Writes an empty volume: both superblocks, one tree. The caller has made sure that the image may
+ * Writes an empty volume: both superblocks, the spare one, one tree. The caller has made sure that the image may
  * be overwritten. 0, -EINVAL (too small), or an I/O error.
  */
 int slu_store_format(struct slu_blockio *bio, const struct slu_format_params *params);
@@ -264,7 +265,12 @@ struct slu_space_stat {
 };
 /* From memory, behind no lock that I/O can hold up. */
 void slu_space_stat(struct slu_store *store, struct slu_space_stat *ret);
-/* Makes the volume as long as the image now is: new blocks are free. -EINVAL if it is shorter. */
+/*
+ * Makes the volume longer, up to what the image now has: new blocks are free. The spare superblock
+ * moves to the new end: it is written there before the commit that makes the volume longer, and the
+ * old one's block is free when no superblock reaches it any more. One call at a time, no lock held;
+ * waits for I/O. -EINVAL (shorter than the volume, longer than the image), -EROFS, -ENOMEM, -EIO.
+ */
 int slu_space_grow(struct slu_store *store, uint64_t nblocks);
 
 /* ------------------------------------------------------------------ the nodes, for fsck */
@@ -284,6 +290,23 @@ int slu_store_walk(struct slu_store *store, int (*fn)(void *ctx, const struct sl
 		   void *ctx);
 /* The parsed superblock in use (a copy of the block). */
 const struct slu_disk_super *slu_store_super(const struct slu_store *store);
+
+/* The spare superblock that belongs to a volume of nblocks blocks with this superblock. */
+void slu_spare_make(const struct slu_disk_super *sb, uint64_t nblocks, struct slu_disk_super *ret);
+/*
+ * Whether the block at blkno is a spare superblock, whole and in its own place; NULL or what is
+ * wrong. Whose it is the caller has to see.
+ */
+const char *slu_spare_check(const struct slu_disk_super *spare, uint64_t blkno);
+/*
+ * Looks for a spare superblock from the image's last block backwards, through SLU_SPARE_LOOK blocks
+ * at most: the image may have become longer than the volume. What lies behind the volume is none of
+ * its files', so the last one found is taken; but if another volume's follows, either may be what a
+ * file or an older volume has left behind, and neither is. Blocks that cannot be read are passed
+ * over. 0: *ret, at *ret_blkno; -ENOENT; -EEXIST (of two volumes); -ENOMEM. No lock held.
+ */
+#define SLU_SPARE_LOOK (1u << 18) /* 1 GiB */
+int slu_spare_find(struct slu_blockio *bio, struct slu_disk_super *ret, uint64_t *ret_blkno);
 /*
  * Validation in full of one node; NULL or what is wrong. Not checked: expect_txid 0, expect_level
  * below 0, lower or upper NULL.

@@ -128,7 +128,7 @@ void check_blocks_own(struct check_run *run, const struct check_owner *owner, ui
 	struct check_blocks *b = run->blocks;
 	uint64_t end;
 
-	if (blkno < 2 || blkno >= run->nblocks || nblocks > run->nblocks - blkno) {
+	if (blkno < 2 || blkno >= run->end || nblocks > run->end - blkno) {
 		g_autofree char *name = blocks_owner_name(owner);
 
 		check_report(run, SLU_PROBLEM_BLOCK_RANGE, owner->ino, blkno,
@@ -264,6 +264,17 @@ static gint blocks_by_number(gconstpointer a, gconstpointer b)
 	return (x->number > y->number) - (x->number < y->number);
 }
 
+/* The superblocks own their blocks; a chunk without a record need not say so. */
+static void blocks_own_super(struct check_blocks *b, uint64_t blkno)
+{
+	struct blocks_chunk *c = blocks_chunk(b, blkno / SLU_CHUNK_BLOCKS);
+	unsigned int i = blkno % SLU_CHUNK_BLOCKS;
+
+	c->owned[i / 64] |= 1ull << (i % 64);
+	if (!c->has_record)
+		c->recorded[i / 64] |= 1ull << (i % 64);
+}
+
 void check_blocks_compare(struct check_run *run)
 {
 	struct check_blocks *b = run->blocks;
@@ -271,10 +282,10 @@ void check_blocks_compare(struct check_run *run)
 	guint n;
 	g_autofree struct blocks_chunk **all = NULL;
 
-	/* The superblocks own blocks 0 and 1; a chunk without a record need not say so. */
-	blocks_chunk(b, 0)->owned[0] |= 3;
-	if (!blocks_chunk(b, 0)->has_record)
-		blocks_chunk(b, 0)->recorded[0] |= 3;
+	blocks_own_super(b, 0);
+	blocks_own_super(b, 1);
+	if (run->spare)
+		blocks_own_super(b, run->spare);
 	all = (struct blocks_chunk **)g_hash_table_get_keys_as_array(b->chunks, &n);
 	qsort(all, n, sizeof(all[0]), blocks_by_number);
 	blocks_report_shared(run);

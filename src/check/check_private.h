@@ -3,7 +3,7 @@
  * check, inside: one struct for a run, and what its parts ask of each other.
  *
  *	check.c		the run: opens, walks, hands records to the parts, compares the counts
- *	super.c		the two superblocks
+ *	super.c		the two superblocks and the spare one
  *	blocks.c	who owns which block
  *	inode.c		the records of one inode, as they stream by
  *	dir.c		directory entries and extended attributes: names, hashes, parts
@@ -74,7 +74,11 @@ struct check_run {
 	struct slu_store *store;
 	struct slu_disk_super super; /* the one in use */
 	unsigned int super_slot;     /* where it lies */
+	uint64_t spare;              /* the spare superblock, blkno; 0: none */
+	bool spare_bad;              /* it is not what belongs there */
+	bool from_spare;             /* it is all there is: run->super says no more than it does */
 	uint64_t nblocks, hash_seed, next_ino;
+	uint64_t end; /* blocks for nodes and data lie below */
 	/* the walk */
 	uint64_t nodes;
 	bool any_record, past_space, past_orphans;
@@ -102,8 +106,9 @@ char *check_quote(const void *name, size_t len);
 /* ------------------------------------------------------------------ super.c */
 
 /*
- * Looks at both superblocks. 1: one can be used, run->super is the newer such; 0: none can, which
- * has been reported; negative as slu_check.
+ * Looks at both superblocks and the spare one. 1: one can be used, run->super is the newer such; 0:
+ * none can, which has been reported, and run->from_spare says whether there is a spare one; negative
+ * as slu_check.
  */
 int check_supers(struct check_run *run, const char **why);
 

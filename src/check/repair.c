@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A run of repair: what is believed, a first pass over it, the comparison of names with inodes, a
+ * A run of repair: the superblock to begin with, what is believed, a first pass over it, the comparison of names with inodes, a
  * second pass that writes the new tree, and the switch of superblocks. Called by fsck and by tests.
  *
  * Up to the first superblock write nothing is touched that the volume as it was reaches; the write
@@ -41,9 +41,7 @@ void repair_detail(struct repair_run *run, const char *fmt, ...)
 	va_end(ap);
 }
 
-/* What the superblocks alone are mended for: the tree can stay. */
-__attribute__((format(printf, 2, 3))) static void repair_did_super(struct repair_run *run,
-								   const char *fmt, ...)
+void repair_did_super(struct repair_run *run, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -116,7 +114,7 @@ static void repair_tell_counts(struct repair_run *run, const struct slu_disk_sup
 		 slu_get_le64(&new->next_ino)},
 	};
 
-	for (size_t i = 0; i < slu_array_size(counts); i++) {
+	for (size_t i = 0; i < slu_array_size(counts) && !run->from_spare; i++) {
 		if (counts[i].was == counts[i].is)
 			continue;
 		/* With a new tree the counts follow from what has been said already. */
@@ -142,23 +140,61 @@ static void repair_fill_super(struct repair_run *run, struct slu_disk_super *sb)
 	memset(sb->zero, 0, sizeof(sb->zero));
 }
 
-static int repair_switch(struct repair_run *run, const struct slu_disk_super *sb)
+/* And flushes. */
+static int repair_write_super(struct repair_run *run, uint64_t blkno,
+			      const struct slu_disk_super *sb)
 {
 	struct slu_disk_super *buf = slu_alloc_aligned(SLU_BLOCK_SIZE, sizeof(*buf));
-	unsigned int slots[] = {!run->super_slot, run->super_slot};
-	int err = buf ? slu_blockio_flush(run->bio) : -ENOMEM;
+	int err;
 
-	if (!err) {
-		*buf = *sb;
-		slu_put_le64(&buf->checksum, XXH3_64bits((const char *)buf + 8, sizeof(*buf) - 8));
-	}
-	for (unsigned int i = 0; i < 2 && !err; i++) {
-		err = slu_blockio_write(run->bio, slots[i], 1, buf);
-		if (!err)
-			err = slu_blockio_flush(run->bio);
-	}
+	if (!buf)
+		return -ENOMEM;
+	*buf = *sb;
+	slu_put_le64(&buf->checksum, XXH3_64bits((const char *)buf + 8, sizeof(*buf) - 8));
+	err = slu_blockio_write(run->bio, blkno, 1, buf);
 	slu_free(buf);
-	return err;
+	return err ? err : slu_blockio_flush(run->bio);
+}
+
+static int repair_switch(struct repair_run *run, const struct slu_disk_super *sb)
+{
+	int err = slu_blockio_flush(run->bio);
+
+	if (!err)
+		err = repair_write_super(run, !run->super_slot, sb);
+	return err ? err : repair_write_super(run, run->super_slot, sb);
+}
+
+static int repair_write_spare(struct repair_run *run)
+{
+	struct slu_disk_super spare;
+
+	slu_spare_make(&run->super, run->nblocks, &spare);
+	return repair_write_super(run, run->spare, &spare);
+}
+
+/*
+ * Without a superblock the nodes of a new tree could not be told from those of the old one by a
+ * repair that comes after this one was interrupted. So one is written first that says which
+ * transaction is the last; that no tree can be reached from it keeps the volume from being mounted.
+ */
+static int repair_write_first(struct repair_run *run)
+{
+	struct slu_disk_super sb = run->super;
+	uint64_t txid = slu_get_le64(&sb.txid), blkno = 2;
+
+	while (blkno < run->end &&
+	       (repair_test(run, REPAIR_NODE, blkno) || repair_test(run, REPAIR_SOLID, blkno) ||
+		repair_test(run, REPAIR_BUSY, blkno)))
+		blkno++;
+	if (blkno == run->end)
+		return -ENOSPC;
+	slu_put_le64(&sb.root_blkno, blkno);
+	slu_put_le64(&sb.root_txid, txid);
+	slu_put_le64(&sb.next_ino, run->next_ino);
+	slu_put_le64(&sb.node_blocks, 2); /* a lost root that was no leaf */
+	run->super_slot = txid & 1;
+	return repair_write_super(run, run->super_slot, &sb);
 }
 
 /* ------------------------------------------------------------------ a run */
@@ -169,11 +205,21 @@ static int repair_write(struct repair_run *run, const char **why)
 	uint64_t root = 0;
 	int err;
 
+	repair_second_pass(run);
+	if (run->from_spare && run->change) {
+		err = repair_write_first(run);
+		*why = err == -ENOSPC ? "there is not enough free space for a second tree"
+				      : "a superblock cannot be written";
+		if (err)
+			return err;
+	}
 	run->txid = repair_next_txid(run);
 	if (run->change)
 		run->build = repair_build_new(run, run->txid);
-	repair_second_pass(run);
+	*why = "the image cannot be read";
 	repair_set(run, REPAIR_FINAL, 0, 2);
+	if (run->spare)
+		repair_set(run, REPAIR_FINAL, run->spare, 1);
 	err = repair_pass(run, 2);
 	if (err)
 		return err;
@@ -194,7 +240,12 @@ static int repair_write(struct repair_run *run, const char **why)
 	if (err)
 		return err;
 	*why = "the superblocks cannot be written";
-	return repair_switch(run, &sb);
+	err = repair_switch(run, &sb);
+	if (!err && run->spare_bad) {
+		*why = "the spare superblock cannot be written; all else is repaired";
+		err = repair_write_spare(run);
+	}
+	return err;
 }
 
 static int repair_volume(struct repair_run *run, const char **why)
@@ -204,6 +255,8 @@ static int repair_volume(struct repair_run *run, const char **why)
 	*why = "the image cannot be read";
 	run->total = slu_get_le64(&run->super.node_blocks);
 	err = repair_find(run);
+	if (err == -EUCLEAN)
+		*why = "both superblocks are lost, and no node of the volume is left";
 	if (err)
 		return err;
 	run->done = 0;
@@ -231,16 +284,21 @@ static int repair_open(struct repair_run *run, const char **why)
 	err = check_supers(&check, why);
 	if (err < 0)
 		return err;
-	if (!err) {
-		*why = "both superblocks are damaged";
+	if (!err && !check.from_spare) {
+		*why = "both superblocks are damaged, and there is no spare one";
 		return -EUCLEAN;
 	}
 	run->super = check.super;
 	run->super_slot = check.super_slot;
 	run->nblocks = check.nblocks;
+	run->end = check.end;
+	run->spare = check.spare;
+	run->spare_bad = check.spare_bad;
+	run->from_spare = check.from_spare;
 	run->hash_seed = check.hash_seed;
 	/* Too large is as good as lost: it is found again from the inodes that there are. */
 	run->next_ino = check.next_ino <= REPAIR_NUMBER_MAX ? check.next_ino : SLU_INO_FIRST;
+	run->next_ino = slu_max(run->next_ino, SLU_INO_FIRST);
 	if (slu_get_le64(&run->super.txid) > REPAIR_NUMBER_MAX) {
 		*why = "the superblocks name an impossible transaction";
 		return -EUCLEAN;
@@ -249,9 +307,17 @@ static int repair_open(struct repair_run *run, const char **why)
 		*why = "the image is shorter than the volume in it";
 		return -EFBIG;
 	}
-	if (result.problems)
+	if (run->from_spare)
+		repair_did_super(
+			run,
+			"the superblocks are written anew, from the spare one in block %" PRIu64,
+			run->spare);
+	else if (result.problems > run->spare_bad)
 		repair_did_super(run, "the superblocks are written anew, from superblock %u",
 				 run->super_slot);
+	if (run->spare_bad)
+		repair_did_super(run, "the spare superblock in block %" PRIu64 " is written anew",
+				 run->spare);
 	return 0;
 }
 

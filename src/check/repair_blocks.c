@@ -95,12 +95,16 @@ enum repair_proof repair_proof(struct repair_run *run, uint64_t blkno, uint64_t 
 									      : REPAIR_FREE;
 }
 
-/* Blocks that the old tree has in use: what was kept, its nodes, and the superblocks. */
-static uint64_t blocks_really_used(const struct repair_chunk *c, unsigned int word)
+/* Those that superblocks have: in use, whatever a record says or if there is none. */
+static uint64_t blocks_of_supers(const struct repair_run *run, const struct repair_chunk *c,
+				 unsigned int word)
 {
-	uint64_t used = c->maps[REPAIR_OWNED][word] | c->maps[REPAIR_NODE][word];
+	uint64_t first = (uint64_t)c->number * SLU_CHUNK_BLOCKS + 64ull * word;
+	uint64_t bits = first == 0 ? 3 : 0;
 
-	return c->number == 0 && word == 0 ? used | 3 : used;
+	if (run->spare && run->spare - first < 64)
+		bits |= 1ull << (run->spare - first);
+	return bits;
 }
 
 void repair_compare_space(struct repair_run *run)
@@ -114,11 +118,12 @@ void repair_compare_space(struct repair_run *run)
 		struct repair_chunk *c = p;
 
 		for (unsigned int i = 0; i < REPAIR_WORDS; i++) {
-			uint64_t used = blocks_really_used(c, i);
+			uint64_t supers = blocks_of_supers(run, c, i);
+			uint64_t used = c->maps[REPAIR_OWNED][i] | c->maps[REPAIR_NODE][i] | supers;
 			uint64_t recorded = c->maps[REPAIR_RECORDED][i];
 
-			if (!c->has_record && c->number == 0 && i == 0)
-				recorded |= 3;
+			if (!c->has_record)
+				recorded |= supers;
 			lost += (unsigned int)__builtin_popcountll(recorded & ~used);
 			unmarked += (unsigned int)__builtin_popcountll(used & ~recorded);
 		}
@@ -150,17 +155,24 @@ int repair_take_block(struct repair_run *run, uint64_t *cursor, uint64_t *ret)
 {
 	bool all_walked = run->gaps->len == 0;
 
-	for (; *cursor < run->nblocks; ++*cursor) {
-		struct repair_chunk *c = repair_chunk(run, *cursor / SLU_CHUNK_BLOCKS, true);
-		unsigned int i = *cursor % SLU_CHUNK_BLOCKS;
+	for (;; ++*cursor) {
+		struct repair_chunk *c;
+		unsigned int i;
 
+		if (*cursor == run->end && !run->below_too) {
+			run->below_too = true;
+			*cursor = 2;
+		}
+		if (*cursor >= run->end)
+			return -ENOSPC;
+		c = repair_chunk(run, *cursor / SLU_CHUNK_BLOCKS, true);
+		i = *cursor % SLU_CHUNK_BLOCKS;
 		if (!blocks_free(c, i, all_walked))
 			continue;
 		c->maps[REPAIR_FINAL][i / 64] |= 1ull << (i % 64);
 		*ret = (*cursor)++;
 		return 0;
 	}
-	return -ENOSPC;
 }
 
 static gint blocks_by_number(gconstpointer a, gconstpointer b)

@@ -40,6 +40,7 @@ struct repair_build *repair_build_new(struct repair_run *run, uint64_t txid)
 
 	b->run = run;
 	b->txid = txid;
+	b->cursor = SLU_NODES_FROM;
 	b->seed = XXH3_64bits(run->super.volume_id, sizeof(run->super.volume_id));
 	b->children = g_array_new(FALSE, FALSE, sizeof(struct build_child));
 	b->out = slu_alloc_aligned(SLU_BLOCK_SIZE, (BUILD_WRITE + 2) * sizeof(*b->out));

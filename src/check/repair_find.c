@@ -87,7 +87,7 @@ static void find_learn_extents(struct repair_run *run, const struct repair_leaf 
 /* A block that cannot be read, or lost what was in it, is no place for a node of the new tree. */
 static void find_avoid(struct repair_run *run, uint64_t blkno)
 {
-	if (blkno >= 2 && blkno < run->nblocks)
+	if (blkno >= 2 && blkno < run->end)
 		repair_set(run, REPAIR_SOLID, blkno, 1);
 }
 
@@ -109,7 +109,7 @@ static int find_walk(struct repair_run *run, struct slu_disk_node *nodes,
 
 	if (err)
 		return err;
-	if (at->blkno < 2 || at->blkno >= run->nblocks ||
+	if (at->blkno < 2 || at->blkno >= run->end ||
 	    slu_blockio_read(run->bio, at->blkno, 1, nodes) ||
 	    slu_node_check(nodes, run->super.volume_id, at->blkno, at->txid, at->level, &at->lower,
 			   &at->upper)) {
@@ -119,7 +119,9 @@ static int find_walk(struct repair_run *run, struct slu_disk_node *nodes,
 			gap.leaf = slu_get_le64(&run->super.node_blocks) == 1;
 		g_array_append_val(run->gaps, gap);
 		find_avoid(run, at->blkno);
-		repair_detail(run, "block %" PRIu64 ": no node that can be believed", at->blkno);
+		if (at->blkno)
+			repair_detail(run, "block %" PRIu64 ": no node that can be believed",
+				      at->blkno);
 		return 0;
 	}
 	repair_set(run, REPAIR_NODE, at->blkno, 1);
@@ -148,9 +150,10 @@ static int find_walk(struct repair_run *run, struct slu_disk_node *nodes,
 
 /* ------------------------------------------------------------------ the scan */
 
-static void find_candidate(struct repair_run *run, GArray *found, uint64_t blkno,
+static void find_candidate(struct repair_run *run, void *ctx, uint64_t blkno,
 			   const struct slu_disk_node *node)
 {
+	GArray *found = ctx;
 	struct repair_leaf leaf = {.blkno = blkno, .found = true};
 	const struct repair_gap *gap;
 
@@ -177,9 +180,16 @@ static bool find_wanted(struct repair_run *run, uint64_t blkno)
 	       !repair_test(run, REPAIR_SOLID, blkno) && repair_proof(run, blkno, 0) != REPAIR_FREE;
 }
 
-static int find_read(struct repair_run *run, GArray *found, uint64_t blkno, uint32_t n,
-		     struct slu_disk_node *buf)
+struct find_scan {
+	repair_scan_fn *fn;
+	void *ctx;
+	struct slu_disk_node *buf; /* FIND_READ blocks */
+};
+
+static int find_read(struct repair_run *run, const struct find_scan *scan, uint64_t blkno,
+		     uint32_t n)
 {
+	struct slu_disk_node *buf = scan->buf;
 	int err = slu_blockio_read(run->bio, blkno, n, buf);
 
 	for (uint32_t i = 0; i < n; i++) {
@@ -187,29 +197,30 @@ static int find_read(struct repair_run *run, GArray *found, uint64_t blkno, uint
 		if (err && slu_blockio_read(run->bio, blkno + i, 1, &buf[i]))
 			find_avoid(run, blkno + i);
 		else
-			find_candidate(run, found, blkno + i, &buf[i]);
+			scan->fn(run, scan->ctx, blkno + i, &buf[i]);
 	}
 	return repair_step(run, n);
 }
 
-static int find_scan(struct repair_run *run, GArray *found)
+int repair_scan(struct repair_run *run, repair_scan_fn *fn, void *ctx)
 {
-	struct slu_disk_node *buf = slu_alloc_aligned(SLU_BLOCK_SIZE, FIND_READ * sizeof(*buf));
+	struct find_scan scan = {fn, ctx, NULL};
 	uint64_t start = 0;
 	uint32_t n = 0;
 	int err = 0;
 
-	if (!buf)
+	scan.buf = slu_alloc_aligned(SLU_BLOCK_SIZE, FIND_READ * sizeof(*scan.buf));
+	if (!scan.buf)
 		return -ENOMEM;
 	run->done = 0;
-	run->total = run->nblocks;
-	for (uint64_t blkno = 0; blkno < run->nblocks && !err; blkno++) {
+	run->total = run->end;
+	for (uint64_t blkno = 0; blkno < run->end && !err; blkno++) {
 		if (!find_wanted(run, blkno)) {
 			err = repair_step(run, 1);
 			continue;
 		}
 		if (n == FIND_READ || (n && start + n != blkno)) {
-			err = find_read(run, found, start, n, buf);
+			err = find_read(run, &scan, start, n);
 			n = 0;
 		}
 		if (!n)
@@ -217,8 +228,8 @@ static int find_scan(struct repair_run *run, GArray *found)
 		n++;
 	}
 	if (n && !err)
-		err = find_read(run, found, start, n, buf);
-	slu_free(buf);
+		err = find_read(run, &scan, start, n);
+	slu_free(scan.buf);
 	return err;
 }
 
@@ -356,7 +367,31 @@ static void find_tell_lost(struct repair_run *run)
 		find_lost(run, &at, &end);
 }
 
-int repair_find(struct repair_run *run)
+bool repair_leaves_whole(const struct repair_run *run)
+{
+	struct slu_key at = SLU_KEY_MIN, end = SLU_KEY_MAX;
+
+	for (guint i = 0; i < run->leaves->len; i++) {
+		const struct repair_leaf *l = &g_array_index(run->leaves, struct repair_leaf, i);
+
+		if (l->stale || slu_key_cmp(&at, &l->lower) < 0)
+			return false;
+		at = l->upper;
+	}
+	return slu_key_cmp(&at, &end) == 0;
+}
+
+void repair_forget_leaves(struct repair_run *run)
+{
+	g_array_set_size(run->leaves, 0);
+	g_array_set_size(run->gaps, 0);
+	g_hash_table_remove_all(run->chunks);
+	run->walked_nodes = 0;
+	run->result->found_leaves = 0;
+	run->change = false;
+}
+
+int repair_find_leaves(struct repair_run *run)
 {
 	struct find_place root = {
 		.blkno = slu_get_le64(&run->super.root_blkno),
@@ -375,7 +410,7 @@ int repair_find(struct repair_run *run)
 	for (uint32_t i = 0; i < ndeferred; i++) {
 		uint64_t blkno = slu_get_le64(&run->super.deferred[i]);
 
-		if (blkno >= 2 && blkno < run->nblocks)
+		if (blkno >= 2 && blkno < run->end)
 			repair_set(run, REPAIR_NODE, blkno, 1);
 		else
 			run->change = true;
@@ -384,11 +419,18 @@ int repair_find(struct repair_run *run)
 		GArray *found = g_array_new(FALSE, FALSE, sizeof(struct repair_leaf));
 
 		run->change = true;
-		err = find_scan(run, found);
+		err = repair_scan(run, find_candidate, found);
 		if (!err)
 			err = find_choose(run, found);
 		g_array_unref(found);
 	}
+	return err;
+}
+
+int repair_find(struct repair_run *run)
+{
+	int err = run->from_spare ? repair_find_tree(run) : repair_find_leaves(run);
+
 	if (!err)
 		find_tell_lost(run);
 	run->result->leaves = run->leaves->len;

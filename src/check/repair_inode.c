@@ -164,7 +164,7 @@ static bool inode_block_ok(struct repair_run *run, const struct repair_leaf *lea
 	if (at < cur->next_file_block || (cur->end_known && !unwritten && at >= cur->end) ||
 	    (!unwritten && at >= INT64_MAX >> SLU_BLOCK_SHIFT))
 		return false;
-	if (blkno < 2 || blkno >= run->nblocks || repair_test(run, REPAIR_NODE, blkno) ||
+	if (blkno < 2 || blkno >= run->end || repair_test(run, REPAIR_NODE, blkno) ||
 	    repair_test(run, REPAIR_OWNED, blkno))
 		return false;
 	return !leaf->stale || !repair_test(run, REPAIR_SOLID, blkno);

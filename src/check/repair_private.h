@@ -3,6 +3,7 @@
  * Repair, inside: one struct for a run, and what its parts ask of each other.
  *
  *	repair.c	 the run, and the switch of superblocks at its end
+ *	repair_root.c	 which tree it is, where no superblock is left to say so
  *	repair_find.c	 which leaves are believed: the walk, and the scan where it cannot go on
  *	repair_blocks.c	 what is known of each block; blocks for new nodes
  *	repair_inode.c	 the records of one inode, as they stream by: keep, mend or drop
@@ -120,6 +121,10 @@ struct repair_run {
 	struct slu_disk_super super; /* the one in use */
 	unsigned int super_slot;
 	uint64_t nblocks, hash_seed, next_ino, txid;
+	uint64_t spare; /* the spare superblock, blkno; 0: none */
+	uint64_t end;   /* blocks for nodes and data lie below */
+	bool spare_bad;
+	bool from_spare; /* both superblocks are lost: `super` has no tree until it is found */
 	uint64_t newest; /* transaction of any node that was seen */
 	unsigned int pass;
 	bool change; /* the tree has to be written anew */
@@ -136,17 +141,40 @@ struct repair_run {
 	/* what becomes of it */
 	uint64_t record_bytes, data_blocks, ninodes;
 	struct repair_build *build; /* NULL: nothing is written, only counted */
+	bool below_too;             /* blocks before SLU_NODES_FROM are asked for as well */
 };
 
 /* ------------------------------------------------------------------ repair.c */
 
 void repair_did(struct repair_run *run, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* What the superblocks alone are mended for: the tree can stay. */
+void repair_did_super(struct repair_run *run, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 void repair_detail(struct repair_run *run, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 /* n more blocks have been looked at. 0 or -ECANCELED. */
 int repair_step(struct repair_run *run, uint64_t n);
 
+/* ------------------------------------------------------------------ repair_root.c */
+
+/*
+ * run->from_spare: finds the newest tree and puts it into run->super, and its leaves as
+ * repair_find_leaves. -EUCLEAN: there is no node at all.
+ */
+int repair_find_tree(struct repair_run *run);
+
 /* ------------------------------------------------------------------ repair_find.c */
+
+/* From the tree of run->super: run->leaves and run->gaps, and in the maps what the walk shows. */
+int repair_find_leaves(struct repair_run *run);
+/* Back to before. */
+void repair_forget_leaves(struct repair_run *run);
+/* The leaves leave nothing open, and none is stale. */
+bool repair_leaves_whole(const struct repair_run *run);
+/* Calls fn for every block that may be a node and is not believed yet. */
+typedef void repair_scan_fn(struct repair_run *run, void *ctx, uint64_t blkno,
+			    const struct slu_disk_node *node);
+int repair_scan(struct repair_run *run, repair_scan_fn *fn, void *ctx);
 
 /* Fills run->leaves, and in the maps what the walk shows. */
 int repair_find(struct repair_run *run);
@@ -190,7 +218,7 @@ enum repair_proof { REPAIR_UNKNOWN, REPAIR_IN_USE, REPAIR_FREE };
 enum repair_proof repair_proof(struct repair_run *run, uint64_t blkno, uint64_t txid);
 /* Sets run->change, and says so, if the space records do not tell what is in use. */
 void repair_compare_space(struct repair_run *run);
-/* A block that nothing uses, from *cursor on; marks it in use. -ENOSPC. */
+/* A block that nothing uses, from *cursor on and then from the first; marks it in use. -ENOSPC. */
 int repair_take_block(struct repair_run *run, uint64_t *cursor, uint64_t *ret);
 /* The chunks with something in use, in order: their number; *ret is g_malloc'ed. */
 size_t repair_used_chunks(struct repair_run *run, struct repair_chunk ***ret);

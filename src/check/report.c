@@ -6,6 +6,7 @@
 static const char *const report_names[SLU_PROBLEM_NKINDS] = {
 	[SLU_PROBLEM_SUPER] = "super",
 	[SLU_PROBLEM_SUPER_DIFFER] = "super-differ",
+	[SLU_PROBLEM_SPARE] = "spare",
 	[SLU_PROBLEM_COUNT] = "count",
 	[SLU_PROBLEM_DEFERRED] = "deferred",
 	[SLU_PROBLEM_NODE] = "node",

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The two superblocks. Reads them itself and believes nothing; called once at the start of a run.
+ * The two superblocks and the spare one. Reads them itself and believes nothing; called once at the
+ * start of a run.
+ *
+ * The spare one is believed only where both others are lost: beside a good superblock it is compared
+ * with what belongs there, byte for byte, and is wrong if it differs.
  *
  * A superblock whose checksum is wrong is either damaged or was being written when the power
  * failed. The second is no damage: the other one counts and the next mount writes this one anew.
@@ -44,7 +48,7 @@ static void super_check_deferred(struct check_run *run, struct super_slot *slot,
 	for (uint32_t j = 0; j < n; j++) {
 		uint64_t blkno = slu_get_le64(&s->deferred[j]);
 
-		if (blkno < 2 || blkno >= slu_get_le64(&s->nblocks))
+		if (blkno < 2 || blkno >= slu_super_end(s))
 			check_report(run, SLU_PROBLEM_DEFERRED, 0, blkno,
 				     "superblock %u: deferred block %" PRIu64
 				     " is outside of the volume",
@@ -64,7 +68,7 @@ static void super_check_fields(struct check_run *run, struct super_slot *slot, u
 		super_bad(run, slot, i, "has a block size other than 4096");
 	if (nblocks < SLU_MIN_BLOCKS || nblocks > SLU_MAX_BLOCKS)
 		super_bad(run, slot, i, "has an impossible number of blocks");
-	else if (root < 2 || root >= nblocks)
+	else if (root < 2 || root >= slu_super_end(s))
 		super_bad(run, slot, i, "has a root node outside of the volume");
 	if (slu_get_le64(&s->root_txid) > slot->txid)
 		super_bad(run, slot, i, "has a root node from a later transaction");
@@ -168,6 +172,8 @@ static void super_result(struct check_run *run, const struct slu_disk_super *s)
 
 	run->super = *s;
 	run->nblocks = slu_get_le64(&s->nblocks);
+	run->spare = slu_super_spare(s, run->nblocks);
+	run->end = slu_super_end(s);
 	run->hash_seed = slu_get_le64(&s->hash_seed);
 	run->next_ino = slu_get_le64(&s->next_ino);
 	memcpy(r->volume_id, s->volume_id, sizeof(r->volume_id));
@@ -176,6 +182,65 @@ static void super_result(struct check_run *run, const struct slu_disk_super *s)
 	r->data_blocks = slu_get_le64(&s->data_blocks);
 	r->node_blocks = slu_get_le64(&s->node_blocks);
 	r->inodes = slu_get_le64(&s->ninodes);
+}
+
+/* ------------------------------------------------------------------ the spare superblock */
+
+/* Beside a good superblock. buf: a block. */
+static void super_check_spare(struct check_run *run, struct slu_disk_super *buf)
+{
+	struct slu_disk_super expected;
+	const char *wrong;
+	int err;
+
+	/* Whoever called says that the image is too short. */
+	if (!run->spare || run->spare >= atomic_load(&slu_blockio_info(run->bio)->nblocks))
+		return;
+	slu_spare_make(&run->super, run->nblocks, &expected);
+	err = slu_blockio_read(run->bio, run->spare, 1, buf);
+	if (err)
+		wrong = "cannot be read";
+	else if (!memcmp(buf, &expected, sizeof(expected)))
+		return;
+	else
+		wrong = slu_spare_check(buf, run->spare);
+	run->spare_bad = true;
+	check_report(run, SLU_PROBLEM_SPARE, 0, run->spare,
+		     "spare superblock in block %" PRIu64 ": %s", run->spare,
+		     wrong ? wrong : "says something else than the superblocks");
+}
+
+/* Both superblocks are lost. 0, or an error: then *why says it. */
+static int super_use_spare(struct check_run *run, const char **why)
+{
+	struct slu_disk_super spare;
+	uint64_t blkno;
+	int err = slu_spare_find(run->bio, &spare, &blkno);
+
+	if (err == -EEXIST)
+		*why = "both superblocks are lost, and there are spare ones of several volumes; "
+		       "--size says how long the right one is";
+	if (err)
+		return err;
+	super_result(run, &spare);
+	memcpy(run->super.magic, SLU_MAGIC, sizeof(run->super.magic));
+	run->from_spare = true;
+	return 0;
+}
+
+/* Neither superblock can be used. 0: that is damage; or it is no volume at all. */
+static int super_both_lost(struct check_run *run, const struct super_slot *slots, const char **why)
+{
+	bool magic = slots[0].magic || slots[1].magic;
+	int err = super_use_spare(run, why);
+
+	run->result->incomplete = true;
+	if (!err || err == -ENOMEM)
+		return err;
+	if (magic || err == -EEXIST)
+		return err == -EEXIST ? -EINVAL : 0;
+	*why = slots[0].read || slots[1].read ? "not a sluicefs volume" : "cannot be read";
+	return slots[0].read || slots[1].read ? -EINVAL : -EIO;
 }
 
 int check_supers(struct check_run *run, const char **why)
@@ -197,16 +262,19 @@ int check_supers(struct check_run *run, const char **why)
 		err = super_read(run, &slots[i], i);
 		*why = "a version or feature that this program does not know";
 	}
-	if (!err && !slots[0].magic && !slots[1].magic) {
-		*why = slots[0].read || slots[1].read ? "not a sluicefs volume" : "cannot be read";
-		err = slots[0].read || slots[1].read ? -EINVAL : -EIO;
-	}
+	if (!err && !slots[0].good && !slots[1].good)
+		err = super_both_lost(run, slots, why);
 	if (err)
 		goto out;
 	for (unsigned int i = 0; i < 2; i++) {
 		if (!slots[i].magic || !slots[i].checksum)
 			super_explain_invalid(run, &slots[i], &slots[!i], i);
 	}
+	if (run->from_spare)
+		check_note(run, SLU_PROBLEM_SPARE, run->spare,
+			   "spare superblock in block %" PRIu64
+			   ": is sound, and enough to repair the volume",
+			   run->spare);
 	if (slots[0].good && slots[1].good)
 		super_compare(run, slots);
 	if (slots[0].good || slots[1].good) {
@@ -215,9 +283,8 @@ int check_supers(struct check_run *run, const char **why)
 		super_result(run, slots[newer].block);
 		run->super_slot = (unsigned int)newer;
 		run->result->was_clean = super_is_clean(slots);
+		super_check_spare(run, slots[!newer].block);
 		err = 1;
-	} else {
-		run->result->incomplete = true;
 	}
 out:
 	slu_free(buf);

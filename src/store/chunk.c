@@ -324,8 +324,11 @@ static bool chunk_parse(const struct space *sp, struct chunk *c, const void *val
 		c->used[w] = slu_get_le64((const uint8_t *)value + w * 8);
 	if (!bitmap_all_clear(c->used, (unsigned int)past, SLU_CHUNK_BLOCKS - (unsigned int)past))
 		return false;
+	/* The superblocks, whatever the record says. */
 	if (c->index == 0)
-		bitmap_set(c->used, 0, 2); /* the superblocks, whatever the record says */
+		bitmap_set(c->used, 0, 2);
+	if (sp->spare && c->index == sp->spare / SLU_CHUNK_BLOCKS)
+		bitmap_set(c->used, sp->spare % SLU_CHUNK_BLOCKS, 1);
 	memcpy(c->busy, c->used, sizeof(c->busy));
 	bitmap_set(c->busy, (unsigned int)past, SLU_CHUNK_BLOCKS - (unsigned int)past);
 	c->nfree = 0;

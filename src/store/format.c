@@ -5,7 +5,8 @@
  * Called by mkfs and by tests. Uses the commit of every other transaction, in the caller's thread,
  * so that there is one way only to write nodes; then writes both superblocks clean. Until then both
  * superblocks are blank, so a crash in between leaves no half of a volume, nor half of one that was
- * there before.
+ * there before. The spare superblock comes with the blank ones: it replaces that of an earlier
+ * volume, and no superblock is ever on disk without it.
  */
 #include "store_batch.h"
 
@@ -16,6 +17,8 @@ static int format_blank(struct slu_store *store)
 	memset(store->super_buf, 0, sizeof(*store->super_buf));
 	for (unsigned int slot = 0; slot < 2 && !err; slot++)
 		err = slu_blockio_write(store->bio, slot, 1, store->super_buf);
+	if (!err)
+		err = super_write_spare(store, store->space.nblocks);
 	return err ? err : slu_blockio_flush(store->bio);
 }
 
@@ -28,6 +31,7 @@ static void format_super(struct slu_disk_super *sb, const struct slu_format_para
 	slu_put_le32(&sb->block_size, SLU_BLOCK_SIZE);
 	memcpy(sb->volume_id, params->volume_id, sizeof(sb->volume_id));
 	slu_put_le64(&sb->hash_seed, params->hash_seed);
+	slu_put_le64(&sb->features_ro_compat, params->no_spare ? 0 : SLU_FEATURE_SPARE);
 	slu_put_le64(&sb->mkfs_time, (uint64_t)slu_clock_realtime().tv_sec);
 	if (params->label)
 		memcpy(sb->label, params->label, strnlen(params->label, SLU_LABEL_MAX));

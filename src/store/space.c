@@ -6,7 +6,7 @@
  *
  * The sum. All sizes in blocks:
  *
- *	capacity = nblocks - 2 - kept_back
+ *	capacity = nblocks - superblocks - kept_back
  *	free	 = capacity - data - reserved - taken - records
  *	records	 = record bytes / RECORD_BYTES_PER_NODE, rounded up
  *
@@ -90,17 +90,19 @@ uint64_t space_max_nodes(uint64_t nblocks)
 void space_set_size(struct slu_store *store, uint64_t nblocks)
 {
 	struct space *sp = &store->space;
-	uint64_t max_nodes = space_max_nodes(nblocks), space_nodes, most_space, kept_back;
+	uint64_t max_nodes = space_max_nodes(nblocks), space_nodes, most_space, kept_back, supers;
 
 	sp->nblocks = nblocks;
+	sp->spare = slu_super_spare(&store->super, nblocks);
+	supers = sp->spare ? 3 : 2;
 	sp->nchunks = (nblocks + SLU_CHUNK_BLOCKS - 1) / SLU_CHUNK_BLOCKS;
 	sp->pool = space_record_blocks(nblocks * EXTENT_RECORD_BYTES) + POOL_SLACK;
 	space_nodes = space_record_blocks(sp->nchunks * (SLU_RECORD_OVERHEAD + SLU_CHUNK_BYTES));
 	most_space = space_nodes + SPACE_NODES_SLACK;
 	kept_back = 2 * (max_nodes + most_space) + space_nodes + 2 * SLU_TREE_MAX_DEPTH +
 		    slu_min(most_space, slu_array_size(store->open.deferred)) + sp->pool;
-	slu_assert(kept_back + 2 < nblocks);
-	sp->capacity = nblocks - 2 - kept_back;
+	slu_assert(kept_back + supers < nblocks);
+	sp->capacity = nblocks - supers - kept_back;
 	store->max_nodes = max_nodes;
 }
 
@@ -432,30 +434,82 @@ static void space_grow_chunk(struct slu_store *store, uint64_t old, uint64_t nbl
 		slot[(old / SLU_CHUNK_BLOCKS) & ((1u << COUNTS_SHIFT) - 1)] = 0;
 }
 
-int slu_space_grow(struct slu_store *store, uint64_t nblocks)
+/*
+ * The old spare superblock's block becomes free as any other one does: when two commits have passed.
+ * c: its chunk, loaded when the volume still ended there.
+ */
+static void space_move_spare(struct slu_store *store, struct chunk *c, uint64_t old_spare)
+{
+	uint64_t spare = store->space.spare;
+
+	if (c->bad)
+		return;
+	if (spare / SLU_CHUNK_BLOCKS == c->index) {
+		chunk_mark_busy(store, c, spare % SLU_CHUNK_BLOCKS, 1);
+		bitmap_set(c->used, spare % SLU_CHUNK_BLOCKS, 1);
+	}
+	chunk_changed(store, c);
+	freed_list_add(&store->open.freed, old_spare, 1, true);
+}
+
+/* Both locks held. 0, -EAGAIN with need, or an error; nothing has changed then. */
+static int space_grow(struct slu_store *store, uint64_t nblocks, struct slu_need *need)
 {
 	struct space *sp = &store->space;
-	int err = 0;
+	uint64_t old = sp->nblocks, old_spare = sp->spare;
+	struct chunk *c = NULL;
+	int err;
+
+	err = chunk_cache_resize(&sp->chunks, (nblocks + SLU_CHUNK_BLOCKS - 1) / SLU_CHUNK_BLOCKS);
+	if (!err && old_spare)
+		err = freed_list_reserve(&store->open.freed, 1);
+	if (!err && old_spare)
+		err = chunk_load_locked(store, old_spare / SLU_CHUNK_BLOCKS, &c, need);
+	if (err)
+		return err;
+	space_set_size(store, nblocks);
+	space_grow_chunk(store, old, nblocks);
+	if (c)
+		space_move_spare(store, c, old_spare);
+	store->commit.force = true;
+	txn_touch(store);
+	return 0;
+}
+
+/* Whether the volume may get that size. 1: it has it. */
+static int space_may_grow(struct slu_store *store, uint64_t nblocks)
+{
+	uint64_t now;
 
 	slu_mutex_lock(&store->space_lock);
-	slu_mutex_lock(&store->lock);
-	if (store_readonly(store))
-		err = -EROFS;
-	else if (nblocks < sp->nblocks || nblocks > slu_blockio_info(store->bio)->nblocks ||
-		 nblocks > SLU_MAX_BLOCKS)
-		err = -EINVAL;
-	else
-		err = chunk_cache_resize(&sp->chunks,
-					 (nblocks + SLU_CHUNK_BLOCKS - 1) / SLU_CHUNK_BLOCKS);
-	if (!err && nblocks > sp->nblocks) {
-		uint64_t old = sp->nblocks;
-
-		space_set_size(store, nblocks);
-		space_grow_chunk(store, old, nblocks);
-		store->commit.force = true;
-		txn_touch(store);
-	}
-	slu_mutex_unlock(&store->lock);
+	now = store->space.nblocks;
 	slu_mutex_unlock(&store->space_lock);
+	if (store_readonly(store))
+		return -EROFS;
+	if (nblocks < now || nblocks > slu_blockio_info(store->bio)->nblocks ||
+	    nblocks > SLU_MAX_BLOCKS)
+		return -EINVAL;
+	return nblocks == now;
+}
+
+int slu_space_grow(struct slu_store *store, uint64_t nblocks)
+{
+	struct slu_need need;
+	int err = space_may_grow(store, nblocks);
+
+	slu_assert_no_locks("growing a volume");
+	if (err)
+		return slu_min(err, 0);
+	err = super_write_spare(store, nblocks);
+	if (err)
+		return err;
+	do {
+		need = (struct slu_need){0};
+		slu_mutex_lock(&store->space_lock);
+		slu_mutex_lock(&store->lock);
+		err = space_grow(store, nblocks, &need);
+		slu_mutex_unlock(&store->lock);
+		slu_mutex_unlock(&store->space_lock);
+	} while (err == -EAGAIN && !(err = slu_need_wait(&need)));
 	return err;
 }

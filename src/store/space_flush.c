@@ -17,6 +17,11 @@
 #define HOME_FREE 512u
 #define HOME_LOOK 64u
 
+static unsigned int home_first_bit(uint64_t chunk)
+{
+	return chunk ? 0 : SLU_NODES_FROM;
+}
+
 static void chunk_record(const struct chunk *c, uint8_t *buf)
 {
 	for (unsigned int w = 0; w < SLU_CHUNK_BLOCKS / 64; w++)
@@ -157,7 +162,7 @@ static int homes_find_one(struct slu_store *store, uint64_t n, struct slu_need *
 		if (c->nfree < least)
 			continue;
 		if (i)
-			sp->node_bit = 0;
+			sp->node_bit = home_first_bit(index);
 		sp->node_chunk = index;
 		homes_add(store, c);
 		return 0;
@@ -239,10 +244,11 @@ uint64_t space_take_node(struct slu_store *store)
 	slu_assert(c); /* space_prepare_homes has counted */
 	if (c->index != sp->node_chunk) {
 		sp->node_chunk = c->index;
-		sp->node_bit = 0;
+		sp->node_bit = home_first_bit(c->index);
 	}
 	/* On from the last one, so that a commit is written in few long runs. */
-	if (!chunk_find_run(c, sp->node_bit, 1, &bit))
+	if (!chunk_find_run(c, slu_max(sp->node_bit, home_first_bit(c->index)), 1, &bit) &&
+	    !chunk_find_run(c, home_first_bit(c->index), 1, &bit))
 		chunk_find_run(c, 0, 1, &bit);
 	chunk_mark_busy(store, c, bit, 1);
 	bitmap_set(c->used, bit, 1);

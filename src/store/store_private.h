@@ -382,6 +382,7 @@ struct chunk_cache {
 
 struct space {
 	uint64_t nblocks, nchunks; /* space_lock */
+	uint64_t spare;            /* space_lock: the spare superblock, blkno; 0: none */
 	_Atomic uint64_t capacity; /* what statfs may promise */
 	uint64_t pool;             /* kept back: growth that is paid from beyond the capacity */
 	/* written under space_lock (record_bytes and node_blocks: and store->lock), read by stat */
@@ -553,6 +554,8 @@ struct super_choice {
 int super_read(struct slu_blockio *bio, struct slu_disk_super *ret, struct super_choice *choice,
 	       const char **why);
 int super_write(struct slu_store *store, unsigned int slot, const struct slu_disk_super *sb);
+/* At the end of a volume of nblocks blocks. No lock held; 0 if the volume has no spare one. */
+int super_write_spare(struct slu_store *store, uint64_t nblocks);
 /* Fills in what changes from commit to commit. Both locks held. */
 void super_fill(struct slu_store *store, struct slu_disk_super *sb);
 

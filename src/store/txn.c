@@ -213,13 +213,14 @@ static uint64_t range_chunks(uint64_t nblocks)
 static int apply_check_blocks(const struct slu_store *store, const struct slu_batch *b,
 			      uint64_t *ret_chunks)
 {
+	uint64_t end = store->space.spare ? store->space.spare : store->space.nblocks;
+
 	*ret_chunks = 0;
 	for (unsigned int i = 0; i < b->nblocks; i++) {
 		const struct slu_batch_blocks *r = &b->blocks[i];
 
 		/* They may come from records, and so from the disk. */
-		if (r->blkno < 2 || r->blkno >= store->space.nblocks ||
-		    r->nblocks > store->space.nblocks - r->blkno)
+		if (r->blkno < 2 || r->blkno >= end || r->nblocks > end - r->blkno)
 			return -EIO;
 		if (!r->own)
 			*ret_chunks += range_chunks(r->nblocks);

@@ -21,7 +21,7 @@
 #define FSCK_USAGE       16
 #define FSCK_CANCELLED   32
 
-static gchar *opt_offset, *opt_wait;
+static gchar *opt_offset, *opt_size, *opt_wait;
 static gboolean opt_no, opt_yes, opt_auto, opt_preen, opt_force, opt_verbose, opt_version;
 
 /* FILENAME: bytes as they are, whatever the locale. */
@@ -37,6 +37,8 @@ static const GOptionEntry entries[] = {
 	 "Show what was found, in numbers, and how it was repaired", NULL},
 	{"offset", 0, 0, G_OPTION_ARG_FILENAME, &opt_offset, "Where in IMAGE the volume starts",
 	 "SIZE"},
+	{"size", 's', 0, G_OPTION_ARG_FILENAME, &opt_size,
+	 "How long the volume is, if both superblocks are lost and the image is longer", "SIZE"},
 	{"wait", 'w', 0, G_OPTION_ARG_FILENAME, &opt_wait,
 	 "How long to wait for an image in use (default 5)", "SECONDS"},
 	{"version", 'V', 0, G_OPTION_ARG_NONE, &opt_version, "Show the version", NULL},
@@ -54,6 +56,7 @@ static void fsck_on_signal(int sig)
 struct fsck {
 	const char *image;
 	uint64_t offset;
+	uint64_t size; /* bytes that are looked at; 0: up to the end of the image */
 	struct slu_tool_busy busy;
 	struct slu_blockio *bio;
 	struct slu_progress progress;
@@ -144,6 +147,7 @@ static int fsck_open(struct fsck *f)
 	const struct slu_blockio_opts opts = {
 		.readonly = !opt_yes,
 		.image_offset = f->offset,
+		.image_size = f->size,
 		.lock = opt_yes ? SLU_LOCK_EXCLUSIVE : SLU_LOCK_SHARED,
 		.lock_wait_ns = f->busy.wait_ns,
 		.lock_busy = slu_tool_lock_busy,
@@ -270,10 +274,16 @@ int main(int argc, char **argv)
 	}
 	f.image = f.busy.image = argv[1];
 	if (!slu_tool_size("--offset", opt_offset, 0, &f.offset) ||
+	    !slu_tool_size("--size", opt_size, 0, &f.size) ||
 	    !slu_tool_wait(opt_wait ? opt_wait : "5", &f.busy.wait_ns))
 		return FSCK_USAGE;
 	if (f.offset % SLU_BLOCK_SIZE || f.offset > INT64_MAX) {
 		slu_tool_error("--offset: must be a multiple of 4096 within the file");
+		return FSCK_USAGE;
+	}
+	f.size -= f.size % SLU_BLOCK_SIZE; /* as mkfs does */
+	if (opt_size && (!f.size || f.size > INT64_MAX - f.offset)) {
+		slu_tool_error("--size: must lie within the file");
 		return FSCK_USAGE;
 	}
 	sigaction(SIGINT, &on_signal, NULL);

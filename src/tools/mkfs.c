@@ -259,6 +259,15 @@ static int mkfs_look_through(struct mkfs *m, uint8_t *buf)
 	return err;
 }
 
+/* The superblocks may be lost and the volume still be worth something. buf: a block. */
+static bool mkfs_ends_with_spare(struct mkfs *m, uint8_t *buf)
+{
+	uint64_t there = atomic_load(&slu_blockio_info(m->bio)->nblocks);
+
+	return there && !slu_blockio_read(m->bio, there - 1, 1, buf) &&
+	       !slu_spare_check((const struct slu_disk_super *)buf, there - 1);
+}
+
 /*
  * 1: not only zeros: in the first MiB, and for a file (where it can be had cheaply) behind it;
  * 0: zeros; or an error.
@@ -276,7 +285,8 @@ static int mkfs_look(struct mkfs *m, bool *ret_sluicefs)
 	err = mkfs_look_at(m, 0, buf);
 	if (err >= 0)
 		*ret_sluicefs = !memcmp(super[0].magic, SLU_MAGIC, 8) ||
-				!memcmp(super[1].magic, SLU_MAGIC, 8);
+				!memcmp(super[1].magic, SLU_MAGIC, 8) ||
+				mkfs_ends_with_spare(m, buf);
 	if (!err && !m->device)
 		err = mkfs_look_through(m, buf);
 	slu_free(buf);
@@ -357,12 +367,37 @@ static int mkfs_discard(struct mkfs *m)
 	return err;
 }
 
+/*
+ * A longer volume that began here ends with its spare superblock, which a repair of the new volume
+ * would find first. What else lies behind the new volume is not ours.
+ */
+static int mkfs_forget_longer(struct mkfs *m)
+{
+	uint64_t blkno = m->available / SLU_BLOCK_SIZE - 1;
+	off_t at = (off_t)(m->offset + blkno * SLU_BLOCK_SIZE);
+	struct slu_disk_super spare;
+	int fd = open(m->image, O_RDWR | O_CLOEXEC), err = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (pread(fd, &spare, sizeof(spare), at) == (ssize_t)sizeof(spare) &&
+	    !slu_spare_check(&spare, blkno)) {
+		memset(&spare, 0, sizeof(spare));
+		if (pwrite(fd, &spare, sizeof(spare), at) != (ssize_t)sizeof(spare) || fsync(fd))
+			err = -EIO;
+	}
+	close(fd);
+	return err;
+}
+
 static bool mkfs_format(struct mkfs *m)
 {
 	uint64_t there = atomic_load(&slu_blockio_info(m->bio)->nblocks);
 	int err = 0;
 
-	if (there < m->nblocks)
+	if (m->nblocks < m->available / SLU_BLOCK_SIZE)
+		err = mkfs_forget_longer(m);
+	if (!err && there < m->nblocks)
 		err = slu_blockio_grow(m->bio, m->nblocks);
 	if (!err && !m->created && !opt_no_discard)
 		err = mkfs_discard(m);

@@ -288,7 +288,7 @@ static void fixture_write(struct fixture *f)
 	fixture_fill(f, many, FIXTURE_MANY);
 }
 
-void fixture_new(struct fixture *f)
+static void make(struct fixture *f, bool no_spare)
 {
 	struct slu_format_params params = {
 		.nblocks = FIXTURE_BLOCKS,
@@ -296,6 +296,7 @@ void fixture_new(struct fixture *f)
 		.volume_id = {1, 2, 3, 4, 5, 6, 0x47, 8, 0x89, 10, 11, 12, 13, 14, 15, 16},
 		.hash_seed = FIXTURE_SEED,
 		.ninodes = 1,
+		.no_spare = no_spare,
 	};
 	struct slu_batch root;
 
@@ -312,6 +313,16 @@ void fixture_new(struct fixture *f)
 	fixture_open(f);
 	fixture_write(f);
 	fixture_close(f);
+}
+
+void fixture_new(struct fixture *f)
+{
+	make(f, false);
+}
+
+void fixture_new_without_spare(struct fixture *f)
+{
+	make(f, true);
 }
 
 /* ------------------------------------------------------------------ behind the store's back */

@@ -45,6 +45,8 @@ struct fixture {
 };
 
 void fixture_new(struct fixture *f);
+/* As earlier versions made volumes: without a spare superblock. */
+void fixture_new_without_spare(struct fixture *f);
 void fixture_free(struct fixture *f);
 
 /* Changing the volume through the store; close commits. */

@@ -10,6 +10,8 @@
 
 #define END        SLU_PROBLEM_NKINDS
 #define INODES_MAX 8192
+#define SPARE      (FIXTURE_BLOCKS - 1) /* block of the spare superblock */
+#define NO_BLOCK   UINT64_MAX
 
 static int setup(void **state)
 {
@@ -247,7 +249,7 @@ static void try_loss(struct fixture *f, const struct contents *old, uint64_t blk
 	if (loss == LOSS_READ) {
 		/* The new tree keeps off the block; later writes, by the store, make it readable. */
 		assert_int_equal(fixture_repair(f), 0);
-		if (blkno >= 2)
+		if (blkno >= 2 && blkno != SPARE)
 			fixture_expect(f, END);
 		slu_simdisk_fault(f->disk, NULL);
 	}
@@ -266,6 +268,7 @@ static void whatever_block_is_lost_everything_else_comes_back(void **state)
 	for (int loss = LOSS_ZERO; loss <= LOSS_READ; loss++) {
 		try_loss(f, &old, 0, loss);
 		try_loss(f, &old, 1, loss);
+		try_loss(f, &old, SPARE, loss);
 		for (size_t i = 0; i < old.nnodes; i++)
 			try_loss(f, &old, old.nodes[i], loss);
 	}
@@ -569,6 +572,315 @@ static void cancelled_it_has_changed_nothing(void **state)
 	contents_free(&old);
 }
 
+/* ------------------------------------------------------------------ both superblocks */
+
+static void super_zero(struct slu_disk_super *s)
+{
+	memset(s, 0, sizeof(*s));
+}
+
+static void super_garbage(struct slu_disk_super *s)
+{
+	memset(s, 0x5a, sizeof(*s));
+}
+
+static void super_no_volume(struct slu_disk_super *s)
+{
+	memset(s->volume_id, 0, sizeof(s->volume_id));
+}
+
+static void (*const losses[])(struct slu_disk_super *s) = {super_zero, super_garbage,
+							   super_no_volume};
+
+/* f->disk becomes a copy. */
+static struct slu_simdisk *copy_disk(struct fixture *f)
+{
+	struct slu_simdisk *was = f->disk;
+
+	f->disk = slu_simdisk_clone(was);
+	slu_simdisk_inline(f->disk, true);
+	return was;
+}
+
+static void drop_copy(struct fixture *f, struct slu_simdisk *was)
+{
+	slu_simdisk_free(f->disk);
+	f->disk = was;
+}
+
+static void with_both_superblocks_lost_nothing_else_is(void **state)
+{
+	struct fixture *f = *state;
+	struct contents old, new;
+
+	contents_read(f->disk, &old);
+	for (size_t i = 0; i < slu_array_size(losses); i++) {
+		struct slu_simdisk *was = copy_disk(f);
+		struct slu_disk_super before, after;
+
+		slu_simdisk_peek(f->disk, 0, &before);
+		fixture_poke_super(f, 3, losses[i], false);
+		fixture_expect_repaired(f);
+		fixture_expect_text(f, "from the spare one in block 12287");
+		assert_int_equal(f->repaired.lost_ranges, 0);
+		expect_rest(f, was, &old, NO_BLOCK);
+		contents_read(f->disk, &new);
+		assert_int_equal(new.n, old.n);
+		contents_free(&new);
+		slu_simdisk_peek(f->disk, 0, &after);
+		assert_memory_equal(after.volume_id, before.volume_id, sizeof(after.volume_id));
+		assert_memory_equal(after.label, before.label, sizeof(after.label));
+		assert_memory_equal(&after.mkfs_time, &before.mkfs_time, sizeof(after.mkfs_time));
+		drop_copy(f, was);
+	}
+	contents_free(&old);
+}
+
+static void with_both_superblocks_and_any_node_lost_the_rest_comes_back(void **state)
+{
+	struct fixture *f = *state;
+	struct contents old;
+
+	contents_read(f->disk, &old);
+	for (size_t i = 0; i < old.nnodes; i++) {
+		struct slu_simdisk *was = copy_disk(f);
+		bool inner = is_inner(f, old.nodes[i]);
+
+		fixture_poke_super(f, 3, losses[i % slu_array_size(losses)], false);
+		lose(f, old.nodes[i], i % 2 ? LOSS_BIT : LOSS_ZERO);
+		fixture_expect_repaired(f);
+		/* An inner node says nothing that the leaves do not. */
+		if (inner)
+			assert_int_equal(f->repaired.lost_ranges, 0);
+		expect_rest(f, was, &old, old.nodes[i]);
+		drop_copy(f, was);
+	}
+	contents_free(&old);
+}
+
+static void with_both_superblocks_lost_it_can_be_interrupted_too(void **state)
+{
+	struct fixture *f = *state;
+	struct slu_simdisk *was = slu_simdisk_clone(f->disk);
+	struct contents old;
+
+	contents_read(f->disk, &old);
+	fixture_poke_super(f, 3, super_zero, false);
+	cut_everywhere(f, was, &old, NO_BLOCK, SLU_PROBLEM_NODE);
+	slu_simdisk_free(was);
+	contents_free(&old);
+}
+
+static void and_the_root_it_can_be_interrupted_too(void **state)
+{
+	struct fixture *f = *state;
+	struct slu_simdisk *was = slu_simdisk_clone(f->disk);
+	struct contents old;
+
+	contents_read(f->disk, &old);
+	fixture_poke_super(f, 3, super_zero, false);
+	lose(f, old.nodes[0], LOSS_ZERO);
+	cut_everywhere(f, was, &old, old.nodes[0], SLU_PROBLEM_NODE);
+	slu_simdisk_free(was);
+	contents_free(&old);
+}
+
+/* A change in every leaf. */
+static void change_all(struct fixture *f, const struct contents *c, uint32_t uid)
+{
+	new_uid = uid;
+	for (size_t i = 0; i < c->n; i++)
+		if (c->records[i].key.type == SLU_REC_INODE)
+			fixture_change_inode(f, c->records[i].key.ino, inode_uid);
+}
+
+/*
+ * The power fails at any moment of a commit, and then both superblocks are lost. A commit of which
+ * more than half is there may be taken for one that was damaged; what is left is sound then, too.
+ */
+static void a_commit_under_way_is_mostly_whole_or_not_there_without_superblocks(void **state)
+{
+	struct fixture *f = *state;
+	unsigned int olds = 0, news = 0, mixed = 0;
+	struct slu_simdisk *recorded = f->disk;
+	struct contents old, new, found;
+	size_t nrecords;
+
+	contents_read(f->disk, &old);
+	fixture_open(f);
+	slu_simdisk_record(f->disk, true);
+	change_all(f, &old, 77);
+	assert_int_equal(slu_store_commit(f->store, slu_store_txid(f->store), true), 0);
+	slu_simdisk_record(f->disk, false);
+	fixture_close(f);
+	contents_read(f->disk, &new);
+	nrecords = slu_simdisk_nrecords(recorded);
+	for (size_t n = 0; n <= nrecords; n++) {
+		for (uint64_t seed = 0; seed < 12; seed++) {
+			const struct record *root;
+			struct slu_disk_inode di;
+			bool is_new;
+
+			f->disk = slu_simdisk_replay(recorded, n, seed);
+			slu_simdisk_inline(f->disk, true);
+			fixture_poke_super(f, 3, super_zero, false);
+			fixture_expect_repaired(f);
+			if (f->repaired.lost_ranges) {
+				assert_true(n < nrecords);
+				mixed++;
+				slu_simdisk_free(f->disk);
+				continue;
+			}
+			contents_read(f->disk, &found);
+			root = contents_find(&found, &SLU_KEY(SLU_INO_ROOT, SLU_REC_INODE, 0));
+			memcpy(&di, root->value, sizeof(di));
+			is_new = slu_get_le32(&di.uid) == 77;
+			contents_free(&found);
+			expect_rest(f, recorded, is_new ? &new : &old, NO_BLOCK);
+			olds += !is_new;
+			news += is_new;
+			/* The superblock was durable: it has been promised. */
+			if (n == nrecords)
+				assert_true(is_new);
+			slu_simdisk_free(f->disk);
+		}
+	}
+	f->disk = recorded;
+	assert_true(olds > 0 && news > 0 && mixed * 10 < olds + news);
+	contents_free(&old);
+	contents_free(&new);
+}
+
+static void an_older_tree_is_not_taken_for_the_newest(void **state)
+{
+	struct fixture *f = *state;
+	struct slu_disk_inode di;
+	struct contents old, new;
+	uint64_t root;
+
+	contents_read(f->disk, &old);
+	fixture_open(f);
+	change_all(f, &old, 77);
+	fixture_close(f);
+	contents_read(f->disk, &new);
+	root = new.nodes[0];
+	fixture_poke_super(f, 3, super_zero, false);
+	lose(f, root, LOSS_ZERO);
+	fixture_expect_repaired(f);
+	fixture_open(f);
+	fixture_get(f, SLU_KEY(f->ino.file, SLU_REC_INODE, 0), &di, sizeof(di));
+	fixture_close(f);
+	assert_int_equal(slu_get_le32(&di.uid), 77);
+	contents_free(&old);
+	contents_free(&new);
+}
+
+static void grow_image(struct fixture *f, uint64_t nblocks)
+{
+	const struct slu_blockio_opts opts = {.engine = "sim", .sim = f->disk};
+	struct slu_blockio *bio;
+
+	assert_int_equal(slu_blockio_open("sim", &opts, &bio), 0);
+	assert_int_equal(slu_blockio_grow(bio, nblocks), 0);
+	slu_blockio_close(bio);
+}
+
+/* A spare superblock like the present one, of a volume that ends at blkno. */
+static void put_spare(struct fixture *f, uint64_t blkno, uint8_t id)
+{
+	struct slu_disk_super s, spare;
+
+	slu_simdisk_peek(f->disk, 0, &s);
+	s.volume_id[0] = id;
+	slu_spare_make(&s, blkno + 1, &spare);
+	slu_simdisk_poke(f->disk, blkno, &spare);
+}
+
+static void the_spare_superblock_of_a_longer_image_is_found(void **state)
+{
+	struct fixture *f = *state;
+	struct slu_simdisk *was;
+	struct contents old;
+
+	contents_read(f->disk, &old);
+	grow_image(f, FIXTURE_BLOCKS + 5000);
+	was = copy_disk(f);
+	fixture_poke_super(f, 3, super_zero, false);
+	fixture_expect_repaired(f);
+	expect_rest(f, was, &old, NO_BLOCK);
+	/* Where it can be read, and no further. */
+	fixture_poke_super(f, 3, super_zero, false);
+	grow_image(f, FIXTURE_BLOCKS + SLU_SPARE_LOOK);
+	fixture_check(f);
+	assert_int_equal(f->error, -EINVAL);
+	drop_copy(f, was);
+	contents_free(&old);
+}
+
+/* Left behind by a longer volume, or written into a file by somebody who wants to be believed. */
+static void a_spare_superblock_of_another_volume_is_not_believed(void **state)
+{
+	struct fixture *f = *state;
+	struct slu_simdisk *was;
+	struct contents old;
+
+	contents_read(f->disk, &old);
+	grow_image(f, FIXTURE_BLOCKS + 5000);
+	put_spare(f, FIXTURE_BLOCKS + 4999, 99);
+	/* Beside good superblocks it does not count at all. */
+	fixture_expect(f, END);
+	was = copy_disk(f);
+	lose(f, 1, LOSS_ZERO);
+	fixture_expect_repaired(f);
+	expect_rest(f, was, &old, NO_BLOCK);
+	drop_copy(f, was);
+	/* Without them nobody can tell which it is. */
+	was = copy_disk(f);
+	fixture_poke_super(f, 3, super_zero, false);
+	fixture_check(f);
+	assert_int_equal(f->error, -EINVAL);
+	assert_non_null(strstr(f->why, "--size"));
+	assert_int_equal(fixture_repair(f), -EINVAL);
+	drop_copy(f, was);
+	contents_free(&old);
+}
+
+static void a_copy_of_the_spare_superblock_elsewhere_is_none(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t block[SLU_BLOCK_SIZE];
+
+	slu_simdisk_peek(f->disk, SPARE, block);
+	slu_simdisk_poke(f->disk, f->data, block);
+	fixture_expect(f, END);
+	fixture_poke_super(f, 3, super_zero, false);
+	lose(f, SPARE, LOSS_BIT);
+	fixture_check(f);
+	assert_int_equal(f->error, -EINVAL);
+	assert_int_equal(fixture_repair(f), -EINVAL);
+}
+
+static void without_any_node_there_is_nothing_to_repair(void **state)
+{
+	struct fixture *f = *state;
+	struct slu_simdisk *was;
+
+	for (uint64_t blkno = 0; blkno < SPARE; blkno++)
+		slu_simdisk_poke(f->disk, blkno, (uint8_t[SLU_BLOCK_SIZE]){0});
+	was = slu_simdisk_clone(f->disk);
+	fixture_expect(f, SLU_PROBLEM_SUPER, SLU_PROBLEM_SUPER, END);
+	assert_int_equal(fixture_repair(f), -EUCLEAN);
+	assert_non_null(strstr(f->why, "no node"));
+	for (uint64_t blkno = 0; blkno < FIXTURE_BLOCKS; blkno++) {
+		uint8_t a[SLU_BLOCK_SIZE], b[SLU_BLOCK_SIZE];
+
+		slu_simdisk_peek(was, blkno, a);
+		slu_simdisk_peek(f->disk, blkno, b);
+		assert_memory_equal(a, b, sizeof(a));
+	}
+	slu_simdisk_free(was);
+}
+
 /* ------------------------------------------------------------------ writing */
 
 static void a_superblock_alone_is_mended_without_a_new_tree(void **state)
@@ -722,6 +1034,18 @@ int main(void)
 		TEST(interrupted_at_any_write_it_can_be_run_again),
 		TEST(interrupted_while_a_whole_tree_is_mended_too),
 		TEST(cancelled_it_has_changed_nothing),
+		TEST(with_both_superblocks_lost_nothing_else_is),
+		TEST(with_both_superblocks_and_any_node_lost_the_rest_comes_back),
+		cmocka_unit_test_setup_teardown(with_both_superblocks_lost_nothing_else_is,
+						setup_deep, teardown),
+		TEST(with_both_superblocks_lost_it_can_be_interrupted_too),
+		TEST(and_the_root_it_can_be_interrupted_too),
+		TEST(a_commit_under_way_is_mostly_whole_or_not_there_without_superblocks),
+		TEST(an_older_tree_is_not_taken_for_the_newest),
+		TEST(the_spare_superblock_of_a_longer_image_is_found),
+		TEST(a_spare_superblock_of_another_volume_is_not_believed),
+		TEST(a_copy_of_the_spare_superblock_elsewhere_is_none),
+		TEST(without_any_node_there_is_nothing_to_repair),
 		TEST(a_superblock_alone_is_mended_without_a_new_tree),
 		TEST(numbers_that_nobody_counted_up_to_are_not_taken_over),
 		TEST(without_room_for_a_second_tree_it_says_so_and_changes_nothing),

@@ -351,7 +351,7 @@ static void nonsense_is_refused_with_a_reason_and_not_written_to(void **state)
 		bool sealed;
 		int err;
 	} cases[] = {
-		{SUPER(magic), 1, true, -EINVAL},
+		{SUPER(magic), 1, true, -EIO},  /* the spare one shows whose image it is */
 		{SUPER(txid), 99, false, -EIO}, /* the checksum */
 		{SUPER(version), 2, true, -EPROTONOSUPPORT},
 		{SUPER(features_incompat), 4, true, -EPROTONOSUPPORT},
@@ -366,6 +366,7 @@ static void nonsense_is_refused_with_a_reason_and_not_written_to(void **state)
 		{SUPER(root_blkno), 0, true, -EIO},
 		{SUPER(root_blkno), 1, true, -EIO},
 		{SUPER(root_blkno), 8192, true, -EIO},
+		{SUPER(root_blkno), 8191, true, -EIO}, /* the spare superblock */
 		{SUPER(root_blkno), 5000, true, -EIO}, /* within the volume, but no node */
 		{SUPER(next_ino), 0, true, -EIO},
 		{SUPER(data_blocks), 8193, true, -EIO},
@@ -394,6 +395,27 @@ static void nonsense_is_refused_with_a_reason_and_not_written_to(void **state)
 	}
 }
 
+/* Which of the ways out a mount names. */
+static void both_superblocks_lost_is_refused_with_the_way_out(void **state)
+{
+	const char *why = NULL;
+	struct vol v;
+
+	vol_new(&v, 8192);
+	superblocks_with(v.disk, offsetof(struct slu_disk_super, magic), 0, 8, false);
+	slu_simdisk_record(v.disk, true);
+	assert_int_equal(vol_try_open(&v, &why), -EIO);
+	assert_non_null(strstr(why, "fsck.sluicefs -y"));
+	assert_int_equal(slu_simdisk_nrecords(v.disk), 0);
+	vol_free(&v);
+
+	vol_new_without_spare(&v, 8192);
+	superblocks_with(v.disk, offsetof(struct slu_disk_super, magic), 0, 8, false);
+	assert_int_equal(vol_try_open(&v, &why), -EINVAL);
+	assert_null(strstr(why, "fsck.sluicefs -y"));
+	vol_free(&v);
+}
+
 static void a_deferred_block_outside_the_volume_is_refused(void **state)
 {
 	const char *why = NULL;
@@ -414,7 +436,8 @@ static void an_unknown_feature_for_writers_lets_readers_in(void **state)
 	struct vol v;
 
 	vol_new(&v, 8192);
-	superblocks_with(v.disk, offsetof(struct slu_disk_super, features_ro_compat), 1, 8, true);
+	superblocks_with(v.disk, offsetof(struct slu_disk_super, features_ro_compat),
+			 SLU_FEATURES_RO_COMPAT | 1ull << 40, 8, true);
 	vol_open(&v);
 	slu_store_info(v.store, &info);
 	assert_true(info.readonly);
@@ -529,6 +552,7 @@ int main(void)
 		cmocka_unit_test(a_damaged_superblock_falls_back_to_the_other),
 		cmocka_unit_test(either_superblock_of_a_clean_pair_is_enough),
 		cmocka_unit_test(nonsense_is_refused_with_a_reason_and_not_written_to),
+		cmocka_unit_test(both_superblocks_lost_is_refused_with_the_way_out),
 		cmocka_unit_test(a_deferred_block_outside_the_volume_is_refused),
 		cmocka_unit_test(an_unknown_feature_for_writers_lets_readers_in),
 		cmocka_unit_test(random_superblocks_and_nodes_never_crash),

@@ -579,28 +579,110 @@ static void a_bad_space_record_takes_its_range_out_of_use(void **state)
 
 /* ------------------------------------------------------------------ grow, host */
 
-static void a_grown_volume_has_more_room(void **state)
+static void grow(struct vol *v, uint64_t nblocks)
+{
+	assert_int_equal(slu_blockio_grow(v->bio, nblocks), 0);
+	assert_int_equal(slu_space_grow(v->store, nblocks), 0);
+}
+
+/* Fills it, makes it longer, to a place in the same chunk and in a later one, and fills it again. */
+static void grow_and_fill(struct vol *v)
 {
 	uint64_t before, id = 0;
+
+	vol_open(v);
+	before = space_free(v);
+	assert_int_equal(slu_space_grow(v->store, 9000), -EINVAL);
+	assert_int_equal(slu_space_grow(v->store, 20000), -EINVAL);
+	while (!extent_new(v, &id, 100))
+		;
+	grow(v, 11000);
+	grow(v, 11000);
+	while (!extent_new(v, &id, 1))
+		;
+	grow(v, 30000);
+	assert_true(space_free(v) > 15000 && space_free(v) + before < 30000);
+	while (!extent_new(v, &id, 100))
+		;
+	vol_close(v);
+	disk_check(v->disk, NULL, false);
+	vol_open(v);
+	while (!extent_new(v, &id, 1))
+		;
+	vol_close(v);
+	disk_check(v->disk, NULL, false);
+	vol_free(v);
+}
+
+static void a_grown_volume_has_more_room(void **state)
+{
 	struct vol v;
-	int err;
 
 	/* ends in the middle of a chunk */
 	vol_new(&v, 10000);
+	grow_and_fill(&v);
+	vol_new_without_spare(&v, 10000);
+	grow_and_fill(&v);
+}
+
+/* disk_check compares it with the superblock in use. */
+static void a_power_cut_while_it_grows_leaves_the_spare_superblock_whole(void **state)
+{
+	uint64_t id = 0, long_ones = 0;
+	struct vol v;
+	size_t n;
+
+	vol_new(&v, 10000);
 	vol_open(&v);
-	before = space_free(&v);
-	assert_int_equal(slu_space_grow(v.store, 9000), -EINVAL);
-	assert_int_equal(slu_space_grow(v.store, 20000), -EINVAL);
 	while (!extent_new(&v, &id, 100))
 		;
-	err = slu_blockio_grow(v.bio, 30000);
-	assert_int_equal(err, 0);
-	assert_int_equal(slu_space_grow(v.store, 30000), 0);
-	assert_true(space_free(&v) > 15000 && space_free(&v) + before < 30000);
-	while (!extent_new(&v, &id, 100))
-		;
+	vol_commit(&v);
+	assert_int_equal(slu_blockio_grow(v.bio, 10500), 0);
+	slu_simdisk_record(v.disk, true);
+	assert_int_equal(slu_space_grow(v.store, 10500), 0);
+	/* Into the old one's block as well, as soon as it may be used. */
+	for (unsigned int i = 0; i < 4; i++) {
+		while (!extent_new(&v, &id, 1))
+			;
+		vol_commit(&v);
+	}
 	vol_close(&v);
-	disk_check(v.disk, NULL, false);
+	slu_simdisk_record(v.disk, false);
+	n = slu_simdisk_nrecords(v.disk);
+	for (size_t k = 0; k <= n; k += k < 200 ? 1 : 7) {
+		struct slu_simdisk *cut = slu_simdisk_replay(v.disk, k, k);
+		struct slu_disk_super sb[2];
+
+		slu_simdisk_inline(cut, true);
+		disk_check(cut, NULL, false);
+		slu_simdisk_peek(cut, 0, &sb[0]);
+		slu_simdisk_peek(cut, 1, &sb[1]);
+		long_ones += slu_get_le64(&sb[0].nblocks) == 10500 &&
+			     slu_get_le64(&sb[1].nblocks) == 10500;
+		slu_simdisk_free(cut);
+	}
+	assert_true(long_ones > 0 && long_ones < n);
+	vol_free(&v);
+}
+
+/* Whatever is asked for, nobody gets the last block; nor does the tree go where it is lost first. */
+static void nodes_and_data_keep_off_the_superblocks(void **state)
+{
+	struct disk_facts f;
+	uint64_t id = 0;
+	struct vol v;
+
+	vol_new(&v, SLU_MIN_BLOCKS);
+	vol_open(&v);
+	for (unsigned int i = 0; i < 20; i++) {
+		assert_int_equal(extent_new(&v, &id, 1), 0);
+		vol_commit(&v);
+	}
+	vol_close(&v);
+	disk_check(v.disk, &f, true);
+	for (uint64_t blkno = 2; blkno < 256; blkno++)
+		assert_int_equal(f.reached[blkno], 0);
+	free(f.reached);
 	vol_open(&v);
 	while (!extent_new(&v, &id, 1))
 		;
@@ -756,6 +838,8 @@ int main(void)
 		cmocka_unit_test(a_block_freed_twice_makes_the_volume_read_only),
 		cmocka_unit_test(a_bad_space_record_takes_its_range_out_of_use),
 		cmocka_unit_test(a_grown_volume_has_more_room),
+		cmocka_unit_test(a_power_cut_while_it_grows_leaves_the_spare_superblock_whole),
+		cmocka_unit_test(nodes_and_data_keep_off_the_superblocks),
 		cmocka_unit_test(a_full_host_is_enospc_before_anything_is_promised),
 		cmocka_unit_test(a_huge_volume_opens_at_once_and_is_used_all_over),
 		cmocka_unit_test(the_largest_extents_can_be_freed),

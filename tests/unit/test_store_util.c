@@ -37,12 +37,13 @@ static struct slu_blockio *open_disk(struct slu_simdisk *disk, bool readonly)
 	return bio;
 }
 
-void vol_new(struct vol *v, uint64_t nblocks)
+static void vol_make(struct vol *v, uint64_t nblocks, bool no_spare)
 {
 	struct slu_format_params params = {.nblocks = nblocks,
 					   .label = "test",
 					   .volume_id = "0123456789abcde",
-					   .hash_seed = 7};
+					   .hash_seed = 7,
+					   .no_spare = no_spare};
 
 	memset(v, 0, sizeof(*v));
 	v->disk = slu_simdisk_new(nblocks, 1);
@@ -55,6 +56,16 @@ void vol_new(struct vol *v, uint64_t nblocks)
 	v->opts.events = (struct slu_event_sink){vol_event, v};
 	/* Tests say when to commit. */
 	v->opts.commit_interval_ns = 1000 * SLU_NS_PER_SEC;
+}
+
+void vol_new(struct vol *v, uint64_t nblocks)
+{
+	vol_make(v, nblocks, false);
+}
+
+void vol_new_without_spare(struct vol *v, uint64_t nblocks)
+{
+	vol_make(v, nblocks, true);
 }
 
 void vol_free(struct vol *v)
@@ -207,6 +218,19 @@ void model_check(struct slu_store *store, const uint32_t *version, uint32_t n)
 
 /* ------------------------------------------------------------------ the checker */
 
+/* It says what belongs there, and it is the volume's last block. */
+static void check_spare(struct slu_blockio *bio, const struct slu_disk_super *sb, uint64_t blkno)
+{
+	struct slu_disk_super *found = slu_alloc_aligned(SLU_BLOCK_SIZE, sizeof(*found)), expected;
+
+	assert_int_equal(blkno, slu_get_le64(&sb->nblocks) - 1);
+	slu_spare_make(sb, slu_get_le64(&sb->nblocks), &expected);
+	assert_int_equal(slu_blockio_read(bio, blkno, 1, found), 0);
+	assert_memory_equal(found, &expected, sizeof(expected));
+	assert_null(slu_spare_check(found, blkno));
+	slu_free(found);
+}
+
 struct disk_walk {
 	struct disk_facts *f;
 	const struct slu_disk_super *sb;
@@ -302,6 +326,7 @@ void disk_check(struct slu_simdisk *disk, struct disk_facts *ret, bool keep)
 	struct disk_walk w = {.f = &facts};
 	struct slu_store *store;
 	const char *why = NULL;
+	uint64_t spare;
 	int err = slu_store_open(bio, &opts, &store, &why);
 
 	if (err)
@@ -312,6 +337,12 @@ void disk_check(struct slu_simdisk *disk, struct disk_facts *ret, bool keep)
 	w.reached = calloc(1, w.nblocks);
 	w.space[0] = w.space[1] = 0;
 	w.reached[0] = w.reached[1] = 4;
+	spare = slu_super_spare(w.sb, w.nblocks);
+	if (spare) {
+		w.space[spare] = 1; /* unless the record of its chunk says otherwise */
+		w.reached[spare] = 4;
+		check_spare(bio, w.sb, spare);
+	}
 	facts.txid = slu_get_le64(&w.sb->txid);
 	assert_int_equal(slu_store_walk(store, check_node, &w), 0);
 	for (unsigned int i = 0; i < slu_get_le32(&w.sb->ndeferred); i++)

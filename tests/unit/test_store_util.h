@@ -27,6 +27,8 @@ struct vol {
 
 /* Formats a new disk; the volume is not open yet. */
 void vol_new(struct vol *v, uint64_t nblocks);
+/* As earlier versions made volumes: without a spare superblock. */
+void vol_new_without_spare(struct vol *v, uint64_t nblocks);
 void vol_free(struct vol *v);
 void vol_open(struct vol *v);
 int vol_try_open(struct vol *v, const char **why);

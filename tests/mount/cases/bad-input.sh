@@ -45,7 +45,7 @@ for patch in "16 02000000 version" "48 0100000000000000 features"; do
 done
 # One that allows reading alone
 cp --sparse=always "$SLU_WORK/good.img" "$IMG"
-mount_patch "$IMG" 56 0100000000000000
+mount_patch "$IMG" 56 0300000000000000
 sum=$(sha1sum <"$IMG")
 if sluicefs -o "$o" "$IMG" "$MNT" 2>"$SLU_WORK/err"; then
 	expect_eq "content" content "$(cat "$MNT/file")"

@@ -34,7 +34,13 @@ zero 1
 damaged 'superblock 1'
 expect_match "what it advises" '; -y repairs$' "$(tail -n 1 "$SLU_WORK/out")"
 zero 0
+damaged 'superblock 0: has no magic number'
+expect_match "what is left" 'spare superblock in block 16383: is sound' "$(cat "$SLU_WORK/out")"
+zero 16383
 refused 8 'not a sluicefs volume' fsck.sluicefs "$IMG"
+restore
+zero 16383
+damaged 'spare superblock in block 16383: has no magic number'
 restore
 
 # A byte in a superblock's label; a count with the right checksum
@@ -80,6 +86,10 @@ zero 1
 repaired 'the superblocks are written anew'
 cmp <(head -c 4096 "$IMG") <(head -c 8192 "$IMG" | tail -c 4096)
 restore
+zero 16383
+repaired 'the spare superblock in block 16383 is written anew'
+cmp "$IMG" "$SLU_WORK/good.img" --ignore-initial=8192
+restore
 mount_patch "$IMG" 136 0500000000000000
 repaired 'the superblock counts [0-9]+ inodes, not 5'
 restore
@@ -100,6 +110,54 @@ expect_eq "an attribute of 5,000 bytes" 5000 "$(getfattr --absolute-names --only
 echo new >"$MNT/new"
 umount_volume
 fsck_clean
+restore
+
+# The beginning of the image is written over: both superblocks are gone, and no node with them
+wiped() {
+	mount_volume
+	same_tree /usr/include/linux "$MNT/linux"
+	expect_eq "an attribute of 5,000 bytes" 5000 "$(getfattr --absolute-names --only-values -n user.large "$MNT/linux" | wc -c)"
+	echo new >"$MNT/new"
+	umount_volume
+	fsck_clean
+}
+dd if=/dev/zero of="$IMG" bs=1M count=1 conv=notrunc 2>/dev/null
+damaged 'spare superblock in block 16383: is sound, and enough to repair the volume'
+refused 32 'both superblocks are lost; fsck.sluicefs -y repairs' sluicefs -o "$(options)" "$IMG" "$MNT"
+repaired 'the superblocks are written anew, from the spare one in block 16383'
+! grep -qE 'are lost|out of date' "$SLU_WORK/out" || fail "something is lost: $(cat "$SLU_WORK/out")"
+wiped
+restore
+dd if=/dev/urandom of="$IMG" bs=1M count=1 conv=notrunc 2>/dev/null
+root=$(od -An -t u8 -j 88 -N 8 "$SLU_WORK/good.img" | tr -d ' ')
+zero "$root"
+repaired 'the superblocks are written anew, from the spare one in block 16383'
+wiped
+
+# In an image that has become longer since; by more than is looked through, --size tells
+restore
+dd if=/dev/zero of="$IMG" bs=1M count=1 conv=notrunc 2>/dev/null
+truncate -s 100M "$IMG"
+damaged 'spare superblock in block 16383: is sound'
+truncate -s 3G "$IMG"
+refused 8 'not a sluicefs volume' fsck.sluicefs "$IMG"
+refused 16 'within the file' fsck.sluicefs --size 100 "$IMG"
+status=0
+fsck.sluicefs -y --size 64M "$IMG" >"$SLU_WORK/out" 2>&1 || status=$?
+expect_eq "status with --size ($(tail -n 3 "$SLU_WORK/out"))" 1 "$status"
+fsck_clean
+wiped
+
+# A volume that began at the same place and was longer has left nothing to be mistaken for
+mkfs.sluicefs -q --force --no-discard "$IMG"
+mkfs.sluicefs -q --force --no-discard --size 64M "$IMG"
+dd if=/dev/zero of="$IMG" bs=1M count=1 conv=notrunc 2>/dev/null
+refused 8 'not a sluicefs volume' fsck.sluicefs "$IMG"
+status=0
+fsck.sluicefs -y --size 64M "$IMG" >"$SLU_WORK/out" 2>&1 || status=$?
+expect_eq "status with --size ($(tail -n 3 "$SLU_WORK/out"))" 1 "$status"
+expect_match "the new volume" 'clean, 1 inodes, [0-9]+/16384 blocks' "$(tail -n 1 "$SLU_WORK/out")"
+rm "$IMG"
 restore
 
 # One node after the other: most files are there, under their names or in lost+found, and have the
