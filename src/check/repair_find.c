@@ -201,8 +201,7 @@ static int find_scan(struct repair_run *run, GArray *found)
 
 	if (!buf)
 		return -ENOMEM;
-	run->done = 0;
-	run->total = run->nblocks;
+	repair_phase(run, SLU_REPAIR_SEARCH, run->nblocks);
 	for (uint64_t blkno = 0; blkno < run->nblocks && !err; blkno++) {
 		if (!find_wanted(run, blkno)) {
 			err = repair_step(run, 1);
