@@ -162,7 +162,11 @@ struct slu_handle {
 int slu_handle_new(struct slu_cache *cache, uint64_t ino, uint32_t flags, uint64_t *ret_fh);
 /* NULL for a number that is not an open handle (requests are not trusted). */
 struct slu_handle *slu_handle_get(struct slu_cache *cache, uint64_t fh);
-void slu_handle_free(struct slu_cache *cache, uint64_t fh);
+/*
+ * Frees the entry if it is an open handle of that inode; else false. Of several callers at the same
+ * time one gets true.
+ */
+bool slu_handle_free(struct slu_cache *cache, uint64_t fh, uint64_t ino);
 
 /* ------------------------------------------------------------------ for the layers above: pages */
 

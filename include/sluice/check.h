@@ -106,14 +106,24 @@ int slu_check_supers(struct slu_blockio *bio, const struct slu_check_opts *opts,
 
 /* ------------------------------------------------------------------ repair */
 
+/* In this order; a repair may leave some out. */
+enum slu_repair_phase {
+	SLU_REPAIR_TREE,   /* reading what the tree reaches; in nodes */
+	SLU_REPAIR_SEARCH, /* looking through the volume for what it has lost; in blocks */
+	SLU_REPAIR_BUILD,  /* mending the records and writing the new tree; in leaves, two passes */
+};
+
 struct slu_repair_opts {
 	/*
 	 * One line for each thing that is put right; detail: how it was found out, for those who
 	 * want to know more. The text is valid during the call. May be NULL.
 	 */
 	void (*did)(void *ctx, const char *text, bool detail);
-	/* Blocks so far and in all; anything but 0 ends the repair with -ECANCELED. May be NULL. */
-	int (*progress)(void *ctx, uint64_t done, uint64_t total);
+	/*
+	 * So far and in all, of this phase; anything but 0 ends the repair with -ECANCELED. May be
+	 * NULL.
+	 */
+	int (*progress)(void *ctx, enum slu_repair_phase phase, uint64_t done, uint64_t total);
 	void *ctx;
 	/* Whose files and directories become whose own record is lost, and lost+found. */
 	uint32_t uid, gid;

@@ -62,7 +62,8 @@ void slu_fs_statfs(struct slu_fs *fs, struct slu_statfs *ret);
 
 /* flags: open(2)'s. O_TRUNC truncates. *ret_fh: a handle of the table in the arena. */
 int slu_fs_open(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, int flags, uint64_t *ret_fh);
-void slu_fs_release(struct slu_fs *fs, uint64_t ino, uint64_t fh);
+/* -EBADF: fh is not an open handle of ino; nothing has changed. */
+int slu_fs_release(struct slu_fs *fs, uint64_t ino, uint64_t fh);
 
 /*
  * Results as in write.h. fh may be UINT64_MAX (none). keep_atime: O_NOATIME. kill_priv: clear setuid

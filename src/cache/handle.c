@@ -57,17 +57,21 @@ struct slu_handle *slu_handle_get(struct slu_cache *cache, uint64_t fh)
 	return h;
 }
 
-void slu_handle_free(struct slu_cache *cache, uint64_t fh)
+bool slu_handle_free(struct slu_cache *cache, uint64_t fh, uint64_t ino)
 {
-	struct slu_handle *h = slu_handle_get(cache, fh);
+	struct slu_handle *h;
 	uint32_t i;
 
-	if (!h)
-		return;
-	i = (uint32_t)(h - cache->arena.handles);
 	slu_mutex_lock(&cache->handles_lock);
-	atomic_store_explicit(&h->ino, 0, memory_order_release);
-	cache->handle_next[i] = cache->free_handle;
-	cache->free_handle = i;
+	h = slu_handle_get(cache, fh);
+	if (h && atomic_load_explicit(&h->ino, memory_order_relaxed) != ino)
+		h = NULL;
+	if (h) {
+		i = (uint32_t)(h - cache->arena.handles);
+		atomic_store_explicit(&h->ino, 0, memory_order_release);
+		cache->handle_next[i] = cache->free_handle;
+		cache->free_handle = i;
+	}
 	slu_mutex_unlock(&cache->handles_lock);
+	return h;
 }

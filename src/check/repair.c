@@ -50,10 +50,18 @@ void repair_did_super(struct repair_run *run, const char *fmt, ...)
 	va_end(ap);
 }
 
+void repair_phase(struct repair_run *run, enum slu_repair_phase phase, uint64_t total)
+{
+	run->phase = phase;
+	run->done = 0;
+	run->total = total;
+}
+
 int repair_step(struct repair_run *run, uint64_t n)
 {
 	run->done += n;
-	if (run->opts->progress && run->opts->progress(run->opts->ctx, run->done, run->total))
+	if (run->opts->progress &&
+	    run->opts->progress(run->opts->ctx, run->phase, run->done, run->total))
 		return -ECANCELED;
 	return 0;
 }
@@ -253,14 +261,13 @@ static int repair_volume(struct repair_run *run, const char **why)
 	int err;
 
 	*why = "the image cannot be read";
-	run->total = slu_get_le64(&run->super.node_blocks);
+	repair_phase(run, SLU_REPAIR_TREE, slu_get_le64(&run->super.node_blocks));
 	err = repair_find(run);
 	if (err == -EUCLEAN)
 		*why = "both superblocks are lost, and no node of the volume is left";
 	if (err)
 		return err;
-	run->done = 0;
-	run->total = 2 * run->leaves->len;
+	repair_phase(run, SLU_REPAIR_BUILD, 2ull * run->leaves->len);
 	err = repair_pass(run, 1);
 	if (err)
 		return err;

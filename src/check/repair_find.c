@@ -212,8 +212,7 @@ int repair_scan(struct repair_run *run, repair_scan_fn *fn, void *ctx)
 	scan.buf = slu_alloc_aligned(SLU_BLOCK_SIZE, FIND_READ * sizeof(*scan.buf));
 	if (!scan.buf)
 		return -ENOMEM;
-	run->done = 0;
-	run->total = run->end;
+	repair_phase(run, SLU_REPAIR_SEARCH, run->end);
 	for (uint64_t blkno = 0; blkno < run->end && !err; blkno++) {
 		if (!find_wanted(run, blkno)) {
 			err = repair_step(run, 1);

@@ -128,7 +128,8 @@ struct repair_run {
 	uint64_t newest; /* transaction of any node that was seen */
 	unsigned int pass;
 	bool change; /* the tree has to be written anew */
-	uint64_t done, total;
+	enum slu_repair_phase phase;
+	uint64_t done, total; /* of the phase */
 	/* what is believed */
 	GArray *leaves, *gaps;
 	uint64_t walked_nodes;
@@ -153,6 +154,7 @@ void repair_did_super(struct repair_run *run, const char *fmt, ...)
 void repair_detail(struct repair_run *run, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 /* n more blocks have been looked at. 0 or -ECANCELED. */
+void repair_phase(struct repair_run *run, enum slu_repair_phase phase, uint64_t total);
 int repair_step(struct repair_run *run, uint64_t n);
 
 /* ------------------------------------------------------------------ repair_root.c */

@@ -93,8 +93,13 @@ void report_event_line(const struct slu_event *ev, char *line, size_t size)
 		snprintf(line, size, "metadata cannot be written: %s; kept, will be retried", err);
 		break;
 	case SLU_EVENT_NODE_CORRUPT:
-		snprintf(line, size, "the metadata in block %llu is damaged; run fsck.sluicefs",
-			 pos);
+		if (ev->ino)
+			snprintf(line, size,
+				 "the metadata of inode %llu is damaged: %s; run fsck.sluicefs",
+				 ino, text);
+		else
+			snprintf(line, size,
+				 "the metadata in block %llu is damaged; run fsck.sluicefs", pos);
 		break;
 	case SLU_EVENT_READONLY:
 		snprintf(line, size, "the volume has turned read-only: %s%s%s", text,

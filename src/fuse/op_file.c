@@ -26,15 +26,25 @@ static struct slu_fs *fs_of(const struct request *req)
  */
 #define OPEN_FLAGS (FOPEN_KEEP_CACHE | FOPEN_NOFLUSH)
 
-static void opened(struct request *req)
+/* Counted before there is a handle, and uncounted after it is gone: a RELEASE can come at any time. */
+static int open_counted(struct request *req, uint64_t ino, uint32_t flags, uint64_t *ret_fh)
 {
+	int err;
+
 	atomic_fetch_add_explicit(&req->s->nopen, 1, memory_order_relaxed);
+	err = slu_fs_open(fs_of(req), &req->ctx, ino, (int)flags, ret_fh);
+	if (err)
+		atomic_fetch_sub_explicit(&req->s->nopen, 1, memory_order_relaxed);
+	return err;
 }
 
-static void take_back_open(struct request *req, uint64_t ino, uint64_t fh)
+static int close_counted(struct request *req, uint64_t ino, uint64_t fh)
 {
-	atomic_fetch_sub_explicit(&req->s->nopen, 1, memory_order_relaxed);
-	slu_fs_release(fs_of(req), ino, fh);
+	int err = slu_fs_release(fs_of(req), ino, fh);
+
+	if (!err)
+		atomic_fetch_sub_explicit(&req->s->nopen, 1, memory_order_relaxed);
+	return err;
 }
 
 /*
@@ -64,12 +74,11 @@ int op_open(struct request *req)
 	err = kill_at_open(req, in->flags, in->open_flags);
 	if (err)
 		return err;
-	err = slu_fs_open(fs_of(req), &req->ctx, request_ino(req), (int)in->flags, &out.fh);
+	err = open_counted(req, request_ino(req), in->flags, &out.fh);
 	if (err)
 		return err;
-	opened(req);
 	if (reply_data(req, &out, sizeof(out)) == -ENOENT)
-		take_back_open(req, request_ino(req), out.fh);
+		close_counted(req, request_ino(req), out.fh);
 	return 0;
 }
 
@@ -82,16 +91,15 @@ static int open_new(struct request *req, uint32_t flags)
 	} out = {.open = {.open_flags = OPEN_FLAGS}};
 	int err;
 
-	err = slu_fs_open(fs_of(req), &req->ctx, req->attr.ino, (int)flags, &out.open.fh);
+	err = open_counted(req, req->attr.ino, flags, &out.open.fh);
 	if (err) {
 		if (err != -EAGAIN)
 			slu_ns_forget(fs_of(req)->ns, req->attr.ino, 1);
 		return err;
 	}
-	opened(req);
 	reply_fill_entry(&out.entry, &req->attr);
 	if (reply_data(req, &out, sizeof(out)) == -ENOENT) {
-		take_back_open(req, req->attr.ino, out.open.fh);
+		close_counted(req, req->attr.ino, out.open.fh);
 		slu_ns_forget(fs_of(req)->ns, req->attr.ino, 1);
 	}
 	return 0;
@@ -161,11 +169,11 @@ int op_tmpfile(struct request *req)
 int op_release(struct request *req)
 {
 	const struct fuse_release_in *in = request_arg(req);
+	int err = close_counted(req, request_ino(req), in->fh);
 
-	slu_fs_release(fs_of(req), request_ino(req), in->fh);
-	atomic_fetch_sub_explicit(&req->s->nopen, 1, memory_order_relaxed);
-	reply_error(req, 0);
-	return 0;
+	if (!err)
+		reply_error(req, 0);
+	return err;
 }
 
 /* ------------------------------------------------------------------ read and write */

@@ -10,13 +10,14 @@ struct target {
 	size_t len;
 };
 
+/* 1: a part that cannot be. An error would look like one of the store's, which has told of it. */
 static int add_part(void *ctx, const struct slu_key *key, const void *value, size_t len)
 {
 	struct target *t = ctx;
 
 	/* Every part but the last is full, so the part number is the place. */
 	if (t->len != key->off * SLU_VALUE_MAX || len > sizeof(t->bytes) - t->len)
-		return -EIO;
+		return 1;
 	memcpy(t->bytes + t->len, value, len);
 	t->len += len;
 	return 0;
@@ -28,12 +29,12 @@ static int read_target(struct slu_inode *inode, struct target *t)
 	struct slu_key from = SLU_KEY(inode->ino, SLU_REC_SYMLINK, 0);
 	struct slu_key end = SLU_KEY(inode->ino, SLU_REC_SYMLINK, UINT64_MAX);
 	struct slu_attr attr;
-	int err = slu_store_scan(ns->store, &from, &end, add_part, t, NULL);
+	int misfit = slu_store_scan(ns->store, &from, &end, add_part, t, NULL);
 
-	if (err < 0 && err != -EIO)
-		return err;
+	if (misfit < 0)
+		return misfit;
 	slu_inode_attr(inode, &attr);
-	if (err || t->len != attr.size || memchr(t->bytes, '\0', t->len))
+	if (misfit || t->len != attr.size || memchr(t->bytes, '\0', t->len))
 		return ns_bad_record(ns, inode->ino, "symlink whose target does not fit its inode");
 	return 0;
 }

@@ -88,6 +88,30 @@ static int fsck_progress(void *ctx, uint64_t done, uint64_t total)
 	return fsck_cancelled;
 }
 
+/*
+ * The phases of a repair, each with its part of the bar: most of the time goes into looking through
+ * the volume, if that has to be.
+ */
+static const struct {
+	const char *name;
+	unsigned int to; /* percent; it begins where the one before ends */
+} fsck_phases[] = {
+	[SLU_REPAIR_TREE] = {"reading the tree", 30},
+	[SLU_REPAIR_SEARCH] = {"searching the volume", 75},
+	[SLU_REPAIR_BUILD] = {"rebuilding the tree", 85},
+};
+#define FSCK_CHECKED_FIRST 20u /* percent, where a repair may follow */
+
+static int fsck_repair_progress(void *ctx, enum slu_repair_phase phase, uint64_t done,
+				uint64_t total)
+{
+	struct fsck *f = ctx;
+	unsigned int from = phase ? fsck_phases[phase - 1].to : FSCK_CHECKED_FIRST;
+
+	slu_progress_phase(&f->progress, fsck_phases[phase].name, from, fsck_phases[phase].to);
+	return fsck_progress(f, done, total);
+}
+
 /* ------------------------------------------------------------------ results */
 
 /* A label as the image has it, fit for a terminal. */
@@ -180,7 +204,6 @@ static int fsck_check(struct fsck *f, struct slu_check_result *result)
 	const char *why = NULL;
 	int err;
 
-	slu_progress_start(&f->progress, stderr, "checking");
 	err = slu_check(f->bio, &opts, result, &why);
 	slu_progress_clear(&f->progress);
 	return err ? fsck_failed(f, err, "checked", why) : 0;
@@ -192,7 +215,7 @@ static int fsck_repair(struct fsck *f)
 	/* Whoever can write the image can read all of it anyway. */
 	const struct slu_repair_opts opts = {
 		.did = fsck_did,
-		.progress = fsck_progress,
+		.progress = fsck_repair_progress,
 		.ctx = f,
 		.uid = geteuid(),
 		.gid = getegid(),
@@ -201,7 +224,6 @@ static int fsck_repair(struct fsck *f)
 	const char *why = NULL;
 	int err;
 
-	slu_progress_start(&f->progress, stderr, "repairing");
 	err = slu_repair(f->bio, &opts, &result, &why);
 	slu_progress_clear(&f->progress);
 	if (!err)
@@ -231,6 +253,8 @@ static int fsck_run(struct fsck *f)
 
 	if (fsck_quick(f, &result))
 		return fsck_verdict(f, &result);
+	slu_progress_start(&f->progress, stderr, "checking");
+	slu_progress_phase(&f->progress, "checking", 0, opt_yes ? FSCK_CHECKED_FIRST : 100);
 	status = fsck_check(f, &result);
 	if (status)
 		return status;
@@ -242,6 +266,7 @@ static int fsck_run(struct fsck *f)
 	status = fsck_repair(f);
 	if (status)
 		return status;
+	slu_progress_phase(&f->progress, "checking again", fsck_phases[SLU_REPAIR_BUILD].to, 100);
 	status = fsck_check(f, &result);
 	if (status)
 		return status;

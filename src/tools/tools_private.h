@@ -51,19 +51,28 @@ const char *slu_tool_open_error(int err, const struct slu_tool_busy *busy, char 
 /*
  * A bar on a terminal: nothing during the first second, then one line redrawn at most 10 times a
  * second. Elsewhere a line every 10 s. Goes to stderr, so that stdout stays for results.
+ *
+ * One bar stands for a whole run. A phase has a part of it and a name, which stands beside the bar;
+ * whatever the phases report, the bar never goes back.
  */
 struct slu_progress {
 	FILE *out;
 	bool terminal;
-	bool shown;        /* a bar stands on the terminal's last line */
-	const char *title; /* "checking" */
+	bool shown;            /* a bar stands on the terminal's last line */
+	const char *phase;     /* "checking" */
+	unsigned int from, to; /* the phase's part, in percent of the bar */
+	unsigned int percent;  /* the most that was reported */
 	uint64_t start_ns, last_ns;
 };
 
-void slu_progress_start(struct slu_progress *p, FILE *out, const char *title);
+/* The phase has all of the bar until slu_progress_phase says otherwise. */
+void slu_progress_start(struct slu_progress *p, FILE *out, const char *phase);
 /* As above, with the kind of output and the time given: for tests. */
-void slu_progress_start_at(struct slu_progress *p, FILE *out, bool terminal, const char *title,
+void slu_progress_start_at(struct slu_progress *p, FILE *out, bool terminal, const char *phase,
 			   uint64_t now_ns);
+/* The phase that begins, and from where to where it fills the bar, in percent. phase: static. */
+void slu_progress_phase(struct slu_progress *p, const char *phase, unsigned int from,
+			unsigned int to);
 void slu_progress_update(struct slu_progress *p, uint64_t done, uint64_t total);
 void slu_progress_update_at(struct slu_progress *p, uint64_t done, uint64_t total, uint64_t now_ns);
 /* Takes the bar away. */

@@ -272,19 +272,20 @@ static void handles_are_found_by_number_and_not_after_close(void **state)
 	must(a != b && a && b);
 	must_eq(slu_handle_get(c, a)->ino, 5);
 	must_eq(slu_handle_get(c, b)->flags, 2);
-	slu_handle_free(c, a);
+	must(!slu_handle_free(c, a, 6));
+	must(slu_handle_free(c, a, 5));
 	must(!slu_handle_get(c, a));
 	must_eq(slu_handle_new(c, 7, 0, &again), 0);
 	/* The entry is used again; the old number is not good for it. */
 	must((uint32_t)again == (uint32_t)a && again != a);
 	must(!slu_handle_get(c, a));
-	slu_handle_free(c, a);
+	must(!slu_handle_free(c, a, 7));
 	must_eq(slu_handle_get(c, again)->ino, 7);
 	must(!slu_handle_get(c, 0));
 	must(!slu_handle_get(c, UINT64_MAX));
 	must(!slu_handle_get(c, HANDLE_MAX + 1));
-	slu_handle_free(c, b);
-	slu_handle_free(c, again);
+	must(slu_handle_free(c, b, 6));
+	must(slu_handle_free(c, again, 7));
 	slu_cache_free(c);
 }
 
@@ -298,7 +299,7 @@ static void the_handle_table_has_an_end(void **state)
 		first = first ? first : fh;
 	}
 	must_eq(slu_handle_new(c, 1, 0, &fh), -ENFILE);
-	slu_handle_free(c, first);
+	must(slu_handle_free(c, first, 1));
 	must_eq(slu_handle_new(c, 1, 0, &fh), 0);
 	slu_cache_free(c);
 }

@@ -527,7 +527,47 @@ static void interrupted_while_a_whole_tree_is_mended_too(void **state)
 	contents_free(&old);
 }
 
-static int stop_at(void *ctx, uint64_t done, uint64_t total)
+struct phases {
+	unsigned int calls[SLU_REPAIR_BUILD + 1];
+	enum slu_repair_phase phase;
+	uint64_t done;
+};
+
+static int note_phase(void *ctx, enum slu_repair_phase phase, uint64_t done, uint64_t total)
+{
+	struct phases *p = ctx;
+
+	assert_true(phase >= p->phase && phase <= SLU_REPAIR_BUILD);
+	assert_true(done <= total);
+	assert_true(phase > p->phase || done >= p->done);
+	p->phase = phase;
+	p->done = done;
+	p->calls[phase]++;
+	return 0;
+}
+
+static void progress_goes_forward_through_the_phases(void **state)
+{
+	struct fixture *f = *state;
+	const struct slu_blockio_opts bopts = {.engine = "sim", .sim = f->disk};
+	struct phases phases = {{0}};
+	const struct slu_repair_opts opts = {.progress = note_phase, .ctx = &phases};
+	struct slu_repair_result result;
+	struct contents old;
+	struct slu_blockio *bio;
+	const char *why;
+
+	contents_read(f->disk, &old);
+	lose(f, old.nodes[0], LOSS_ZERO);
+	contents_free(&old);
+	assert_int_equal(slu_blockio_open("sim", &bopts, &bio), 0);
+	assert_int_equal(slu_repair(bio, &opts, &result, &why), 0);
+	slu_blockio_close(bio);
+	for (size_t i = 0; i < slu_array_size(phases.calls); i++)
+		assert_true(phases.calls[i]);
+}
+
+static int stop_at(void *ctx, enum slu_repair_phase phase, uint64_t done, uint64_t total)
 {
 	unsigned int *left = ctx;
 
@@ -1046,6 +1086,7 @@ int main(void)
 		TEST(a_spare_superblock_of_another_volume_is_not_believed),
 		TEST(a_copy_of_the_spare_superblock_elsewhere_is_none),
 		TEST(without_any_node_there_is_nothing_to_repair),
+		TEST(progress_goes_forward_through_the_phases),
 		TEST(a_superblock_alone_is_mended_without_a_new_tree),
 		TEST(numbers_that_nobody_counted_up_to_are_not_taken_over),
 		TEST(without_room_for_a_second_tree_it_says_so_and_changes_nothing),

@@ -63,6 +63,24 @@ static void an_event_becomes_a_line(void **state)
 	assert_int_equal(nlines, 1);
 }
 
+/* A record is named by its inode: the place of such an event is no block. */
+static void damage_is_named_by_block_or_by_inode(void **state)
+{
+	struct report_events *r = *state;
+	struct slu_event_sink sink = slu_event_stream_sink(&stream);
+
+	slu_event_post(&sink, &(struct slu_event){.kind = SLU_EVENT_NODE_CORRUPT, .pos = 77});
+	report_events_flush(r);
+	assert_non_null(strstr(last_line, "the metadata in block 77 is damaged"));
+	slu_event_post(&sink, &(struct slu_event){.kind = SLU_EVENT_NODE_CORRUPT,
+						  .ino = 42,
+						  .pos = 4096,
+						  .text = "extent records overlap"});
+	report_events_flush(r);
+	assert_non_null(strstr(last_line, "of inode 42 is damaged: extent records overlap"));
+	assert_null(strstr(last_line, "block"));
+}
+
 static void a_flood_of_one_kind_is_ten_lines(void **state)
 {
 	struct report_events *r = *state;
@@ -107,6 +125,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(an_event_becomes_a_line, setup, teardown),
+		cmocka_unit_test_setup_teardown(damage_is_named_by_block_or_by_inode, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(a_flood_of_one_kind_is_ten_lines, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_full_ring_keeps_room_for_lost_data, setup,
 						teardown),

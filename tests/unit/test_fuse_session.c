@@ -247,6 +247,72 @@ static void create_opens_what_is_there_unless_exclusive(void **state)
 	assert_int_equal(entry(k)->nodeid, ino);
 }
 
+/* ------------------------------------------------------------------ closing */
+
+static int release(struct kernel *k, uint32_t opcode, uint64_t ino, uint64_t fh)
+{
+	struct fuse_release_in in = {.fh = fh};
+
+	return ask(k, opcode, ino, &in, sizeof(in), NULL, 0);
+}
+
+static void expect_open(struct kernel *k, uint64_t ino, uint32_t of_inode, uint64_t in_all)
+{
+	struct slu_inode *inode;
+
+	assert_int_equal(slu_inode_get(k->fs->ns, ino, &inode), 0);
+	assert_int_equal(inode->nopen, of_inode);
+	assert_int_equal(inode->nopen_write, of_inode);
+	slu_inode_put(inode);
+	assert_int_equal(slu_session_nopen(k->s), in_all);
+}
+
+static void a_release_of_what_is_not_open_counts_nothing(void **state)
+{
+	struct kernel *k = *state;
+	uint64_t fh, other_fh, ino = create(k, "file", 0644, &fh);
+	uint64_t other = create(k, "other", 0644, &other_fh);
+
+	assert_int_equal(release(k, FUSE_RELEASE, ino, 0), -EBADF);
+	assert_int_equal(release(k, FUSE_RELEASE, ino, UINT64_MAX), -EBADF);
+	assert_int_equal(release(k, FUSE_RELEASE, ino, fh + (1ull << 32)), -EBADF);
+	assert_int_equal(release(k, FUSE_RELEASE, ino, other_fh), -EBADF);
+	assert_int_equal(release(k, FUSE_RELEASE, 4711, fh), -EBADF);
+	assert_int_equal(release(k, FUSE_RELEASEDIR, ino, fh), 0); /* directories have no handles */
+	expect_open(k, ino, 1, 2);
+	expect_open(k, other, 1, 2);
+	assert_int_equal(release(k, FUSE_RELEASE, ino, fh), 0);
+	expect_open(k, ino, 0, 1);
+	assert_int_equal(release(k, FUSE_RELEASE, ino, fh), -EBADF);
+	expect_open(k, ino, 0, 1);
+	assert_int_equal(release(k, FUSE_RELEASE, other, other_fh), 0);
+	expect_open(k, other, 0, 0);
+}
+
+/* Sent before the first is answered, so that several workers have them at the same time. */
+static void of_many_releases_of_a_handle_one_counts(void **state)
+{
+	struct kernel *k = *state;
+	uint64_t fh, ino, unique;
+
+	for (unsigned int i = 0; i < 200; i++) {
+		struct fuse_release_in in = {0};
+		unsigned int closed = 0;
+
+		ino = create(k, "file", 0644, &fh);
+		in.fh = fh;
+		for (unsigned int n = 0; n < 8; n++)
+			post_raw(k, FUSE_RELEASE, ino, &in, sizeof(in), NULL, 0);
+		for (unsigned int n = 0; n < 8; n++) {
+			assert_true(receive(k, &unique));
+			assert_true(k->error == 0 || k->error == -EBADF);
+			closed += k->error == 0;
+		}
+		assert_int_equal(closed, 1);
+		expect_open(k, ino, 0, 0);
+	}
+}
+
 static void one_setattr_can_change_size_and_mode(void **state)
 {
 	struct kernel *k = *state;
@@ -607,7 +673,7 @@ static void random_messages_are_each_answered_once(void **state)
 		size_t len = next_random(&x) % sizeof(arg);
 		uint64_t node = next_random(&x) % 4;
 
-		if (opcode == FUSE_DESTROY || opcode == FUSE_RELEASE)
+		if (opcode == FUSE_DESTROY)
 			continue;
 		for (size_t j = 0; j < len; j++) {
 			uint64_t r = next_random(&x);
@@ -623,6 +689,7 @@ static void random_messages_are_each_answered_once(void **state)
 		(void)ask(k, opcode, node, arg, len, NULL, 0);
 	}
 	assert_int_equal(ask(k, FUSE_STATFS, 1, NULL, 0, NULL, 0), 0);
+	assert_in_range(slu_session_nopen(k->s), 0, 5000);
 }
 
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -644,6 +711,8 @@ int main(void)
 		CASE(a_missing_name_is_kept_as_missing),
 		CASE(a_created_file_is_found),
 		CASE(create_opens_what_is_there_unless_exclusive),
+		CASE(a_release_of_what_is_not_open_counts_nothing),
+		CASE(of_many_releases_of_a_handle_one_counts),
 		CASE(one_setattr_can_change_size_and_mode),
 		CASE(statx_knows_the_birth_time),
 		CASE(a_tmpfile_has_no_name_until_linked),

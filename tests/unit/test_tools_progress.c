@@ -61,10 +61,10 @@ static void a_terminal_is_redrawn_ten_times_a_second_on_one_line(void **state)
 
 	bar_start(&b, true);
 	assert_string_equal(bar_update(&b, 1, 4, 2 * SEC),
-			    "\rchecking [##########..............................]  25 %");
+			    "\r[##########..............................]  25 % checking\033[K");
 	assert_string_equal(bar_update(&b, 2, 4, 2 * SEC + 99 * MS), "");
 	assert_string_equal(bar_update(&b, 2, 4, 2 * SEC + 100 * MS),
-			    "\rchecking [####################....................]  50 %");
+			    "\r[####################....................]  50 % checking\033[K");
 	assert_string_equal(bar_update(&b, 3, 4, 2 * SEC + 150 * MS), "");
 	bar_end(&b);
 }
@@ -102,14 +102,55 @@ static void elsewhere_there_is_a_line_every_ten_seconds(void **state)
 	bar_end(&b);
 }
 
+static void phases_share_one_bar(void **state)
+{
+	struct bar b;
+
+	bar_start(&b, true);
+	slu_progress_phase(&b.p, "searching the volume", 0, 50);
+	assert_string_equal(bar_update(&b, 1, 2, 2 * SEC),
+			    "\r[##########..............................]  25 % searching the "
+			    "volume\033[K");
+	assert_string_equal(bar_update(&b, 2, 2, 3 * SEC),
+			    "\r[####################....................]  50 % searching the "
+			    "volume\033[K");
+	slu_progress_phase(&b.p, "checking", 50, 100);
+	assert_string_equal(bar_update(&b, 1, 2, 4 * SEC),
+			    "\r[##############################..........]  75 % checking\033[K");
+	bar_end(&b);
+}
+
+/* A phase that was left out, one that counts anew, one whose end was not known. */
+static void the_bar_never_goes_back(void **state)
+{
+	struct bar b;
+
+	bar_start(&b, false);
+	slu_progress_phase(&b.p, "searching", 20, 60);
+	assert_string_equal(bar_update(&b, 1, 2, 10 * SEC), "searching: 40 %\n");
+	assert_string_equal(bar_update(&b, 0, 2, 20 * SEC), "searching: 40 %\n");
+	/* Not shown, and yet it was reached. */
+	assert_string_equal(bar_update(&b, 2, 2, 21 * SEC), "");
+	assert_string_equal(bar_update(&b, 1, 2, 30 * SEC), "searching: 60 %\n");
+	slu_progress_phase(&b.p, "reading", 10, 30);
+	assert_string_equal(bar_update(&b, 2, 2, 40 * SEC), "reading: 60 %\n");
+	slu_progress_phase(&b.p, "checking", 80, 100);
+	assert_string_equal(bar_update(&b, 0, 2, 50 * SEC), "checking: 80 %\n");
+	bar_end(&b);
+}
+
 static void more_than_there_should_be_is_all_of_it(void **state)
 {
 	struct bar b;
 
 	bar_start(&b, false);
 	assert_string_equal(bar_update(&b, 5, 4, 10 * SEC), "checking: 100 %\n");
-	assert_string_equal(bar_update(&b, 0, 0, 20 * SEC), "checking: 100 %\n");
-	assert_string_equal(bar_update(&b, UINT64_MAX / 2, UINT64_MAX, 30 * SEC),
+	bar_end(&b);
+	bar_start(&b, false);
+	assert_string_equal(bar_update(&b, 0, 0, 10 * SEC), "checking: 100 %\n");
+	bar_end(&b);
+	bar_start(&b, false);
+	assert_string_equal(bar_update(&b, UINT64_MAX / 2, UINT64_MAX, 10 * SEC),
 			    "checking: 50 %\n");
 	bar_end(&b);
 }
@@ -158,6 +199,8 @@ int main(void)
 		cmocka_unit_test(a_terminal_is_redrawn_ten_times_a_second_on_one_line),
 		cmocka_unit_test(the_bar_is_taken_away_and_comes_back),
 		cmocka_unit_test(elsewhere_there_is_a_line_every_ten_seconds),
+		cmocka_unit_test(phases_share_one_bar),
+		cmocka_unit_test(the_bar_never_goes_back),
 		cmocka_unit_test(more_than_there_should_be_is_all_of_it),
 		cmocka_unit_test(sizes_and_waits_are_parsed_or_refused),
 		cmocka_unit_test(the_holder_of_an_image_is_named),
