@@ -4,6 +4,10 @@
  * a small volume. Every request that wants an answer gets exactly one, and whatever was asked, the
  * volume can be unmounted and check finds nothing wrong.
  *
+ * Between requests the disk, the host below it and the memory may fail. Requests may then fail too,
+ * and the volume may turn read-only, having said so; what is on the disk is sound all the same, and
+ * when the fault is over and the volume is still writable, nothing is lost.
+ *
  * A file in memory takes the device's place, so that no answer can block; the worker that reads
  * requests is this one.
  */
@@ -38,6 +42,9 @@ struct kernel {
 	uint64_t nodes[MAX_KNOWN], fhs[MAX_KNOWN];
 	unsigned int nnodes, nfhs;
 	bool destroyed;
+	bool has_failed;       /* a fault was set */
+	bool failing, stays;   /* one is; it is not taken away before the unmount */
+	_Atomic bool readonly; /* an event said that the volume has turned so */
 };
 
 /* ------------------------------------------------------------------ answers */
@@ -229,9 +236,86 @@ static void send(struct kernel *k, const struct message *m, const uint8_t *data)
 	expect(k, m, h);
 	k->req->fd = k->s->fd;
 	k->req = session_dispatch(k->req, sizeof(*h) + len);
-	if (!k->req && !(k->req = request_new(k->s)))
-		fuzz_fail("no memory for a request");
+	if (!k->req && !(k->req = request_new(k->s)) && !(k->req = request_new(k->s)))
+		fuzz_fail("no memory for a request, twice");
 }
+
+/* ------------------------------------------------------------------ faults */
+
+static void heal(struct kernel *k)
+{
+	slu_simdisk_fault(k->disk, NULL);
+	slu_simdisk_fail(k->disk, false);
+	slu_simdisk_host_space(k->disk, UINT64_MAX);
+	slu_alloc_fail_nth(0);
+	k->failing = k->stays = false;
+}
+
+static void fail_disk(struct kernel *k, const struct message *m, enum slu_io_op op,
+		      uint64_t nblocks)
+{
+	static const int kinds[] = {SLU_FAULT_ERROR, SLU_FAULT_SUBMIT_ERROR, SLU_FAULT_SHORT};
+	const struct slu_simdisk_fault fault = {
+		.op = op,
+		.nth = 1u + m->fh / slu_array_size(kinds),
+		.times = m->flags & FAULT_LASTS ? UINT64_MAX : 1,
+		.nblocks = nblocks,
+		.kind = kinds[m->fh % slu_array_size(kinds)],
+	};
+
+	slu_simdisk_fault(k->disk, &fault);
+}
+
+static void set_fault(struct kernel *k, const struct message *m)
+{
+	enum fault fault = m->node % FAULT_NKINDS;
+
+	heal(k);
+	k->failing = fault != FAULT_NONE;
+	k->has_failed |= k->failing;
+	k->stays = k->failing && m->flags & FAULT_UNMOUNTS;
+	switch (fault) {
+	case FAULT_READ:
+		fail_disk(k, m, SLU_IO_READ, 0);
+		break;
+	case FAULT_WRITE:
+		fail_disk(k, m, SLU_IO_WRITE, 0);
+		break;
+	case FAULT_SUPER:
+		fail_disk(k, m, SLU_IO_WRITE, 2);
+		break;
+	case FAULT_FLUSH:
+		fail_disk(k, m, SLU_IO_FLUSH, 0);
+		break;
+	case FAULT_GONE:
+		slu_simdisk_fail(k->disk, true);
+		break;
+	case FAULT_HOST:
+		slu_simdisk_host_space(k->disk, slu_get_le16(&m->zeros));
+		break;
+	case FAULT_MEMORY:
+		slu_alloc_fail_nth(1u + slu_get_le16(&m->zeros));
+		break;
+	default:
+		break;
+	}
+	if (m->flags & FAULT_MEETS)
+		slu_sleep_ns(12 * SLU_NS_PER_SEC);
+}
+
+/* A node that could not be read is told when it is asked for again; no record is ever wrong. */
+static void on_event(void *ctx, const struct slu_event *ev)
+{
+	struct kernel *k = ctx;
+
+	if (ev->kind == SLU_EVENT_READONLY)
+		atomic_store(&k->readonly, true);
+	else if (ev->kind == SLU_EVENT_NODE_CORRUPT && (ev->ino || !k->has_failed))
+		fuzz_fail("inode %llu, block %llu: %s", (unsigned long long)ev->ino,
+			  (unsigned long long)ev->pos, ev->text);
+}
+
+/* ------------------------------------------------------------------ all of an input */
 
 static void send_all(struct kernel *k)
 {
@@ -242,6 +326,10 @@ static void send_all(struct kernel *k)
 		memcpy(&m, p, sizeof(m));
 		m.len = (uint8_t)slu_min((size_t)m.len, k->in.left);
 		data = fuzz_take(&k->in, m.len);
+		if (m.opcode == OPCODE_FAULT) {
+			set_fault(k, &m);
+			continue;
+		}
 		/* The kernel sends it once and then no more, so only one answer is kept in mind. */
 		if (m.opcode == FUSE_DESTROY) {
 			if (k->destroyed || (m.flags & (MESSAGE_LIES | MESSAGE_BIG_OPCODE)))
@@ -256,6 +344,52 @@ static void send_all(struct kernel *k)
 }
 
 /* ------------------------------------------------------------------ a mount without a kernel */
+
+static void make_name(struct slu_fs *fs, uint64_t dir, const char *name, mode_t mode,
+		      uint64_t *ret_ino)
+{
+	struct slu_ctx ctx = {.may_wait = true};
+	struct slu_attr attr;
+
+	if (slu_ns_mknod(fs->ns, &ctx, dir, name, mode, 0, &attr) ||
+	    slu_ns_setxattr(fs->ns, &ctx, attr.ino, "user.x", "value", 5, 0, false))
+		fuzz_fail("the volume cannot be filled");
+	*ret_ino = attr.ino;
+}
+
+static void make_data(struct slu_fs *fs, uint64_t ino, uint64_t pos)
+{
+	static char data[3 * SLU_BLOCK_SIZE];
+	struct iovec iov = {data, sizeof(data)};
+	struct slu_ctx ctx = {.may_wait = true};
+	struct slu_write_result res;
+	struct slu_source_buffer src;
+
+	slu_source_buffer_init(&src, &iov, 1);
+	if (slu_fs_write(fs, &ctx, ino, UINT64_MAX, &src.source, pos, sizeof(data), 0, false, &res))
+		fuzz_fail("the volume cannot be filled");
+}
+
+/* Names that the requests use too: a file with holes, and a directory with more than one leaf. */
+static void fill(struct kernel *k)
+{
+	struct slu_fs_opts opts = {.cache_size = 16 << 20};
+	uint64_t file, dir, ino;
+	struct slu_fs *fs;
+	char name[16];
+
+	if (slu_fs_mount(fuzz_open_disk(k->disk, false), &opts, &fs, NULL))
+		fuzz_fail("the volume cannot be mounted");
+	make_name(fs, SLU_INO_ROOT, "a", S_IFREG | 0666, &file);
+	make_name(fs, SLU_INO_ROOT, "b", S_IFDIR | 0777, &dir);
+	for (unsigned int i = 0; i < 40; i++) {
+		make_data(fs, file, i * 8ull * SLU_BLOCK_SIZE);
+		snprintf(name, sizeof(name), "%c%u", 'a' + i % 5, i / 5);
+		make_name(fs, dir, i < 5 ? (char[]){name[0], 0} : name, S_IFREG | 0666, &ino);
+	}
+	if (slu_fs_unmount(fs))
+		fuzz_fail("the volume cannot be unmounted");
+}
 
 static void say_init(struct kernel *k)
 {
@@ -275,7 +409,11 @@ static void say_init(struct kernel *k)
 
 static void start(struct kernel *k)
 {
-	struct slu_fs_opts opts = {.cache_size = 16 << 20, .relatime = true};
+	struct slu_fs_opts opts = {
+		.cache_size = 16 << 20,
+		.relatime = true,
+		.events = {on_event, k},
+	};
 	struct slu_session_opts sopts = {
 		.writeback = k->options & OPTION_WRITEBACK,
 		.max_write = MAX_WRITE,
@@ -290,6 +428,8 @@ static void start(struct kernel *k)
 	if (slu_fs_format(bio, NBLOCKS, "fuzz", 0, 0))
 		fuzz_fail("the volume cannot be formatted");
 	slu_blockio_close(bio);
+	if (k->options & OPTION_FILLED)
+		fill(k);
 	if (slu_fs_mount(fuzz_open_disk(k->disk, false), &opts, &k->fs, NULL))
 		fuzz_fail("the volume cannot be mounted");
 	k->fd = dup(fd);
@@ -303,16 +443,53 @@ static void start(struct kernel *k)
 	say_init(k);
 }
 
-static void stop(struct kernel *k)
+/* What was accepted goes to disk now, whatever went wrong before; delays have grown up to 5 s. */
+static void recover(struct kernel *k)
+{
+	int err;
+
+	heal(k);
+	slu_sleep_ns(60 * SLU_NS_PER_SEC);
+	err = slu_fs_sync(k->fs);
+	if (err && !k->readonly)
+		fuzz_fail("sync: %d", err);
+}
+
+static void check_disk(struct kernel *k)
 {
 	struct slu_check_result result;
+	int err = fuzz_check(k->disk, true, &result);
+
+	if (err || result.problems || result.incomplete)
+		fuzz_fail("the volume is damaged");
+}
+
+/* And it can be used again. */
+static void mount_once_more(struct kernel *k)
+{
+	struct slu_fs_opts opts = {.cache_size = 16 << 20};
+	int err = slu_fs_mount(fuzz_open_disk(k->disk, false), &opts, &k->fs, NULL);
+
+	if (!err)
+		err = slu_fs_unmount(k->fs);
+	if (err)
+		fuzz_fail("a mount later: %d", err);
+	check_disk(k);
+}
+
+static void stop(struct kernel *k)
+{
+	bool stays = k->stays;
 	int err;
 
 	request_free(k->req);
 	park_fini(&k->s->park);
+	if (k->failing && !stays)
+		recover(k);
 	err = slu_fs_unmount(k->fs);
-	if (err)
+	if (err && !stays && !k->readonly)
 		fuzz_fail("unmount: %d", err);
+	heal(k);
 	slu_session_free(k->s);
 	take_answers(k);
 	for (unsigned int i = 1; i <= k->nasked; i++) {
@@ -320,9 +497,9 @@ static void stop(struct kernel *k)
 			fuzz_fail("opcode %u was not answered", k->asked[i].opcode);
 	}
 	close(k->fd);
-	err = fuzz_check(k->disk, true, &result);
-	if (err || result.problems || result.incomplete)
-		fuzz_fail("the volume is damaged");
+	check_disk(k);
+	if (k->has_failed)
+		mount_once_more(k);
 	slu_simdisk_free(k->disk);
 }
 
@@ -344,7 +521,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	k->in = (struct fuzz_bytes){data, size};
 	if (size)
 		k->options = *fuzz_take(&k->in, 1);
-	fuzz_simulate((k->options >> 2) + 1u, k->options & OPTION_PREEMPT ? 4 : 0, run, k);
+	fuzz_simulate(((k->options & ~OPTION_FILLED) >> 2) + 1u,
+		      k->options & OPTION_PREEMPT ? 4 : 0, run, k);
 	free(k);
 	return 0;
 }

@@ -29,9 +29,39 @@ enum message_flags {
 	MESSAGE_EXTENDED = 64,   /* says that it has extensions */
 };
 
+/*
+ * A message with this opcode is no request: it sets a fault, instead of the one before, and its
+ * fields are read as follows. It has a body like any other, which means nothing.
+ *
+ *	node	enum fault
+ *	fh	disk: the kind (EIO, EIO at submission, half done) and which request from now
+ *	flags	enum fault_flags
+ *	zeros	HOST: blocks that the host has left; MEMORY: which allocation from now
+ */
+#define OPCODE_FAULT 255u
+
+enum fault {
+	FAULT_NONE, /* everything works again */
+	FAULT_READ,
+	FAULT_WRITE,
+	FAULT_SUPER, /* a write of a superblock */
+	FAULT_FLUSH,
+	FAULT_GONE, /* the whole disk */
+	FAULT_HOST,
+	FAULT_MEMORY,
+	FAULT_NKINDS,
+};
+
+enum fault_flags {
+	FAULT_LASTS = 1,    /* that request to the disk and all after it */
+	FAULT_UNMOUNTS = 2, /* if it is the last one, it stays until the volume is unmounted */
+	FAULT_MEETS = 4,    /* time enough for writeback and commits to meet it */
+};
+
 enum option_flags {
 	OPTION_WRITEBACK = 1, /* the kernel keeps dirty pages */
 	OPTION_PREEMPT = 2,   /* threads of the park take turns more often */
+	OPTION_FILLED = 128,  /* the volume is not empty, and nothing of it is in memory */
 			      /* the others: the seed of the simulation */
 };
 

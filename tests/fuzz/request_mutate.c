@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A mutator that knows what a message is: it adds requests that make sense, takes some away, and
- * now and then leaves it to libFuzzer to make nonsense of them.
+ * A mutator that knows what a message is: it adds requests that make sense and faults, takes some
+ * away, and now and then leaves it to libFuzzer to make nonsense of them.
  */
 #include "request.h"
 #include <linux/fs.h>
@@ -206,16 +206,33 @@ static size_t put_body(uint64_t *s, struct message *m, uint8_t *out)
 
 static bool names_in_root(uint8_t opcode)
 {
-	return opcode == FUSE_CREATE || opcode == FUSE_MKDIR || opcode == FUSE_RENAME2;
+	return opcode == FUSE_CREATE || opcode == FUSE_MKDIR || opcode == FUSE_RENAME2 ||
+	       opcode == FUSE_LOOKUP;
+}
+
+static size_t make_fault(uint64_t *s, uint8_t *out)
+{
+	struct message m = {
+		.opcode = OPCODE_FAULT,
+		.node = (uint8_t)(rng(s) % FAULT_NKINDS),
+		.fh = (uint8_t)(rng(s) % (rng(s) % 4 ? 12 : 256)),
+		.flags = (uint8_t)(rng(s) % 8),
+	};
+
+	slu_put_le16(&m.zeros, (uint16_t)(rng(s) % (rng(s) % 4 ? 64 : 4096)));
+	return put(out, &m, sizeof(m));
 }
 
 static size_t make_message(uint64_t *s, uint8_t *out)
 {
 	static const uint8_t often[] = {FUSE_CREATE, FUSE_CREATE,  FUSE_WRITE,   FUSE_WRITE,
-					FUSE_WRITE,  FUSE_SETATTR, FUSE_RENAME2, FUSE_MKDIR};
+					FUSE_WRITE,  FUSE_SETATTR, FUSE_RENAME2, FUSE_MKDIR,
+					FUSE_LOOKUP, FUSE_READ,    FUSE_FSYNC};
 	struct message m = {.node = (uint8_t)(rng(s) % 8), .fh = (uint8_t)(rng(s) % 8)};
 	size_t len;
 
+	if (rng(s) % 8 == 0)
+		return make_fault(s, out);
 	m.opcode = rng(s) % 2 ? often[rng(s) % sizeof(often)] : (uint8_t)(rng(s) % 56);
 	if (names_in_root(m.opcode) && rng(s) % 4)
 		m.node = 0;

@@ -17,7 +17,7 @@
 #define NDIRS        6u
 #define NFILES       8u
 #define NLINKS       18u
-#define BIG_EXTENTS  150u
+#define BIG_EXTENTS  120u
 #define TARGET_LEN   4000u
 #define LARGE_XATTR  3000u
 #define SMALL_XATTR  20u
@@ -80,12 +80,15 @@ static struct run *the_run;
 
 /* ------------------------------------------------------------------ the volume */
 
+/* len: up to a page. Quickly, since each page is made anew for each node. */
 static void *filled(size_t len, uint64_t seed)
 {
-	uint8_t *buf = malloc(len);
+	uint64_t *words = malloc(SLU_BLOCK_SIZE);
 
-	fill(buf, len, (unsigned int)seed);
-	return buf;
+	for (size_t i = 0; i < SLU_BLOCK_SIZE / sizeof(*words); i++)
+		words[i] = (seed << 16 | i) * 0x9e3779b97f4a7c15ull;
+	assert_in_range(len, 1, SLU_BLOCK_SIZE);
+	return words;
 }
 
 static void target_of(uint64_t ino, char *buf)
@@ -312,16 +315,41 @@ static struct slu_key hash_key(uint64_t ino, uint8_t type, const char *name)
 	return SLU_KEY(ino, type, (h ? h : 1) << 16);
 }
 
+/* The first record at or after the key; the walk has noted them in order. */
+static unsigned int first_from(struct slu_key key)
+{
+	unsigned int lo = 0, hi = volume.nrecords;
+
+	while (lo < hi) {
+		unsigned int mid = (lo + hi) / 2;
+
+		if (slu_key_cmp(&volume.records[mid].key, &key) < 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
 static const struct record *find_named(uint64_t ino, uint8_t type, const char *name)
 {
-	for (unsigned int i = 0; i < volume.nrecords; i++) {
-		const struct record *rec = &volume.records[i];
-
-		if (rec->key.ino == ino && rec->key.type == type && !strcmp(rec->name, name))
-			return rec;
+	for (unsigned int i = first_from(hash_key(ino, type, name)); i < volume.nrecords; i++) {
+		if (!strcmp(volume.records[i].name, name))
+			return &volume.records[i];
 	}
 	fail_msg("no record of %s in inode %llu", name, (unsigned long long)ino);
 	return NULL;
+}
+
+/* The extent that has this page; NULL: a hole. */
+static const struct record *find_extent(uint64_t ino, uint32_t page)
+{
+	unsigned int next = first_from(SLU_KEY(ino, SLU_REC_EXTENT, page + 1ull));
+	const struct record *rec = next ? &volume.records[next - 1] : NULL;
+
+	if (!rec || rec->key.ino != ino || rec->key.type != SLU_REC_EXTENT)
+		return NULL;
+	return page < rec->key.off + rec->nblocks ? rec : NULL;
 }
 
 static int setup_volume(void **state)
@@ -434,19 +462,13 @@ static void check_name(struct run *run, const struct thing *t)
 	slu_ns_forget(r->fs->ns, t->ino, 1);
 }
 
-static enum needs needs_page(uint64_t ino, uint32_t page, bool *ret_hole)
+static enum needs needs_page(uint64_t ino, uint32_t page)
 {
-	struct slu_key at = SLU_KEY(ino, SLU_REC_EXTENT, page);
+	const struct record *rec = find_extent(ino, page);
 
-	*ret_hole = false;
-	for (unsigned int i = 0; i < volume.nrecords; i++) {
-		const struct record *rec = &volume.records[i];
-
-		if (rec->key.ino == ino && rec->key.type == SLU_REC_EXTENT &&
-		    rec->key.off <= page && page < rec->key.off + rec->nblocks)
-			return more(needs_key(rec->key), lost(at) ? A_LOOK : NOTHING);
-	}
-	*ret_hole = true;
+	if (rec)
+		return more(needs_key(rec->key),
+			    lost(SLU_KEY(ino, SLU_REC_EXTENT, page)) ? A_LOOK : NOTHING);
 	return needs_range(SLU_KEY(ino, SLU_REC_EXTENT, 0),
 			   SLU_KEY(ino, SLU_REC_EXTENT, UINT64_MAX));
 }
@@ -456,12 +478,11 @@ static void check_page(struct run *run, uint64_t ino, uint32_t page)
 	uint8_t *want = filled(SLU_BLOCK_SIZE, page_seed(ino, page));
 	struct rig *r = &run->rig;
 	struct slu_read_vec vec;
-	bool hole;
-	enum needs needs = more(needs_inode(ino), needs_page(ino, page, &hole));
+	enum needs needs = more(needs_inode(ino), needs_page(ino, page));
 	int err = slu_fs_read(r->fs, &r->ctx, ino, UINT64_MAX, (uint64_t)page * SLU_BLOCK_SIZE,
 			      SLU_BLOCK_SIZE, false, &vec);
 
-	if (hole)
+	if (!find_extent(ino, page))
 		memset(want, 0, SLU_BLOCK_SIZE);
 	if (worked(needs, err)) {
 		must(vec.len == SLU_BLOCK_SIZE && vec.niov == 1);
@@ -646,13 +667,11 @@ static void change_things(struct run *run)
 /* A page is lost with its extent, and that is told too. */
 static bool expected(const struct run *run, const struct slu_event *ev)
 {
-	bool hole;
-
 	switch (ev->kind) {
 	case SLU_EVENT_NODE_CORRUPT:
 		return ev->pos == run->node->blkno;
 	case SLU_EVENT_READ_ERROR:
-		return needs_page(ev->ino, (uint32_t)(ev->pos / SLU_BLOCK_SIZE), &hole) != NOTHING;
+		return needs_page(ev->ino, (uint32_t)(ev->pos / SLU_BLOCK_SIZE)) != NOTHING;
 	default:
 		return ev->kind == SLU_EVENT_SLOW_COMMIT;
 	}
