@@ -795,14 +795,23 @@ static void the_tree_has_every_kind_of_node(void **state)
 	assert_in_range(volume.nnodes, 100, MAX_NODES);
 }
 
+#if defined(__SANITIZE_THREAD__) /* which is slow */
+#define STEP 8u
+#else
+#define STEP 1u
+#endif
+
 static void damage_each(unsigned int first_byte, unsigned int nbytes)
 {
 	unsigned int refused = 0;
 
-	for (unsigned int i = 0; i < volume.nnodes; i++)
+	for (unsigned int i = 0; i < volume.nnodes; i += STEP)
 		refused += !damage_node(&volume.nodes[i], first_byte + i * 131 % nbytes);
 	/* The leaf with the root directory, and the inner node above it. */
-	assert_int_equal(refused, 2);
+	if (STEP == 1)
+		assert_int_equal(refused, 2);
+	else
+		assert_in_range(refused, 0, 2);
 }
 
 static void a_bit_in_the_header_is_eio_for_what_needs_the_node(void **state)
