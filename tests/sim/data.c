@@ -22,22 +22,35 @@ void sim_pattern(uint8_t *buf, size_t len, uint64_t seed)
 
 /* ------------------------------------------------------------------ data */
 
+/* Each fault in reading is good for SIM_READ_FAULTS errors at most. */
+static int read_at_last(struct sim_run *run, uint64_t ino, uint8_t *data, uint64_t *ret_size)
+{
+	int err = -EIO;
+
+	sim_let_read(run, true);
+	for (unsigned int i = 0; i <= SIM_READ_FAULTS && err == -EIO; i++)
+		err = sim_read_file(run->fs, ino, data, SIM_MAX_SIZE, ret_size);
+	sim_let_read(run, false);
+	return err;
+}
+
 /*
  * What has failed may have been done in part; how far is asked, since it is what is there now that
- * matters from here on.
+ * matters from here on. `resized`: the operation would have set the size in a batch, where others
+ * let it follow the data.
  */
-static void learn(struct sim_run *run, struct sim_file *f)
+static void learn(struct sim_run *run, struct sim_file *f, bool resized)
 {
 	static uint8_t data[SIM_MAX_SIZE];
 	uint64_t size;
-	int err = sim_read_file(run->fs, f->ino, data, sizeof(data), &size);
+	int err = read_at_last(run, f->ino, data, &size);
 
 	if (err) {
 		sim_text_add(&run->complaint, "inode %lu cannot be read: %s\n", f->ino,
 			     strerror(-err));
 		return;
 	}
-	if (size != sim_file_now(f)->size)
+	if (resized && size != sim_file_now(f)->size)
 		sim_model_resize(&run->model, f, size);
 	sim_model_write(&run->model, f, 0, size, data);
 }
@@ -77,7 +90,7 @@ void sim_write_bytes(struct sim_run *run, uint64_t ino, const struct sim_op *op,
 	if (res.done)
 		sim_model_write(&run->model, f, res.pos, res.done, data);
 	else
-		learn(run, f);
+		learn(run, f, false);
 	if (!err && run->w->sync)
 		sim_model_promise(&run->model, f, sim_records(run));
 }
@@ -128,7 +141,7 @@ static void op_send(struct sim_run *run, const struct sim_op *op, uint64_t ino)
 		}
 	}
 	if (err)
-		learn(run, f);
+		learn(run, f, false);
 	else
 		sim_model_write(&run->model, f, size, op->len, data);
 }
@@ -167,7 +180,7 @@ static void op_truncate(struct sim_run *run, const struct sim_op *op, uint64_t i
 	struct slu_attr attr;
 
 	if (slu_fs_truncate(run->fs, &run->ctx, ino, size, false, &attr))
-		learn(run, f);
+		learn(run, f, true);
 	else
 		sim_model_resize(&run->model, f, size);
 }
@@ -188,7 +201,7 @@ static void op_fallocate(struct sim_run *run, const struct sim_op *op, uint64_t 
 	if (end > SIM_MAX_SIZE)
 		return;
 	if (slu_fs_fallocate(run->fs, &run->ctx, ino, mode, op->pos, len)) {
-		learn(run, f);
+		learn(run, f, true);
 		return;
 	}
 	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))

@@ -317,6 +317,14 @@ static bool op_on_volume(struct sim_run *run, const struct sim_op *op)
 	case SIM_REMOUNT:
 		op_remount(run);
 		return true;
+	case SIM_FAULT:
+	case SIM_HOST_FULL:
+	case SIM_GONE:
+		sim_op_fault(run, op);
+		return true;
+	case SIM_HEAL:
+		sim_heal(run);
+		return true;
 	default:
 		return false;
 	}

@@ -25,17 +25,31 @@ int sim_read_file(struct slu_fs *fs, uint64_t ino, uint8_t *data, uint64_t room,
 	return 0;
 }
 
-bool sim_mount(struct sim_run *run)
+static int try_mount(struct sim_run *run, const char **why)
 {
 	struct slu_blockio_opts open = {.engine = "sim", .sim = run->disk};
 	struct slu_fs_opts opts = {.sync = run->w->sync, .cache_size = 16u << 20};
 	struct slu_blockio *bio;
-	const char *why = NULL;
 	int err = slu_blockio_open("sim", &open, &bio);
 
 	run->fs = NULL;
-	if (!err)
-		err = slu_fs_mount(bio, &opts, &run->fs, &why);
+	if (err)
+		return err;
+	err = slu_fs_mount(bio, &opts, &run->fs, why);
+	if (err)
+		slu_blockio_close(bio);
+	return err;
+}
+
+bool sim_mount(struct sim_run *run)
+{
+	const char *why = NULL;
+	int err = try_mount(run, &why);
+
+	if (err && run->unwell) {
+		sim_heal(run);
+		err = try_mount(run, &why);
+	}
 	if (err)
 		sim_text_add(&run->complaint, "mount: %s, %s\n", strerror(-err), why ? why : "-");
 	return !err;
@@ -43,10 +57,13 @@ bool sim_mount(struct sim_run *run)
 
 bool sim_unmount(struct sim_run *run)
 {
-	int err = slu_fs_unmount(run->fs);
+	bool excused = run->unwell || slu_store_readonly(run->fs->store);
+	int err;
 
+	sim_count_refused(run);
+	err = slu_fs_unmount(run->fs);
 	run->fs = NULL;
-	if (err)
+	if (err && !excused)
 		sim_text_add(&run->complaint, "unmount: %s\n", strerror(-err));
 	return !err;
 }
@@ -107,6 +124,7 @@ static void compare_now(struct sim_run *run)
 static void finish(struct sim_run *run)
 {
 	if (!run->w->unmount) {
+		sim_count_refused(run);
 		slu_simdisk_record(run->disk, false);
 		slu_simdisk_power_cut(run->disk, 1);
 		slu_fs_unmount(run->fs);
@@ -131,11 +149,12 @@ static void task(void *arg)
 	slu_simdisk_record(run->disk, true);
 	if (run->w->latency)
 		slu_simdisk_latency(run->disk, MOST_DELAY);
-	for (unsigned int i = 0; i < run->w->nops && !run->complaint.len; i++) {
+	for (unsigned int i = 0; i < run->w->nops && run->fs && !run->complaint.len; i++) {
 		sim_model_begin(&run->model, slu_simdisk_nrecords(run->disk));
 		sim_op_run(run, &run->w->ops[i]);
 		sim_model_end(&run->model);
 	}
+	sim_heal(run);
 	if (!run->fs)
 		return;
 	if (!run->complaint.len)

@@ -71,6 +71,10 @@ enum sim_kind {
 	SIM_CLOSE,
 	SIM_FILL, /* takes nearly all the space that is left */
 	SIM_REMOUNT,
+	SIM_FAULT,     /* requests are going to fail: which, in the fields as SIM_FAULT_* says */
+	SIM_HOST_FULL, /* the host has room for no more than `len` blocks */
+	SIM_GONE,      /* every request fails */
+	SIM_HEAL,      /* the disk is well again; what has happened stays */
 	SIM_NKINDS,
 };
 
@@ -81,6 +85,15 @@ struct sim_op {
 	uint32_t pos, len; /* bytes; len is the mode of CHMOD */
 	uint32_t arg;      /* which bytes are written, which attribute */
 };
+
+/*
+ * What SIM_FAULT says: `dir` is the request (enum slu_io_op), `name` how it fails (SLU_FAULT_ERROR,
+ * _SUBMIT_ERROR or _SHORT), from the `pos`-th on for `len` of them, of which `arg` SIM_FAULT_SUPER
+ * counts those of superblocks only.
+ */
+#define SIM_FAULT_ALWAYS UINT32_MAX
+#define SIM_FAULT_SUPER  1u
+#define SIM_READ_FAULTS  3u /* the most of one fault in reading */
 
 struct sim_workload {
 	uint64_t seed; /* of scheduling, delays and data */
@@ -95,7 +108,9 @@ extern const char *const sim_dirs[SIM_NDIRS];
 extern const char *const sim_names[SIM_NNAMES];
 extern const char *const sim_attrs[SIM_NATTRS];
 
-void sim_random_workload(struct sim_workload *w, uint64_t seed);
+/* What random workloads have besides their operations; SIM_WITH_ANY: as the seed says. */
+enum sim_with { SIM_WITH_NOTHING = 0, SIM_WITH_FAULTS = 1, SIM_WITH_ANY = 4 };
+void sim_random_workload(struct sim_workload *w, uint64_t seed, enum sim_with with);
 /* The operations out of which all short sequences are made. */
 unsigned int sim_bounded_ops(const struct sim_op **ret);
 /* variant: what is made durable in between, below SIM_NVARIANTS */
@@ -239,13 +254,28 @@ struct sim_run {
 	struct sim_model model;
 	uint64_t open_ino[8], open_fh[8];
 	unsigned int nopen;
+	bool unwell;               /* since the last fault nothing has healed the disk */
+	bool gone;                 /* SIM_GONE */
+	uint64_t refused;          /* requests that have failed, in mounts that have ended */
 	struct sim_text complaint; /* not empty: it went wrong before any cut */
 };
+
+/* Makes the disk fail, or heals it. */
+void sim_op_fault(struct sim_run *run, const struct sim_op *op);
+void sim_heal(struct sim_run *run);
+/* While the model asks what there is, a device that is gone answers. */
+void sim_let_read(struct sim_run *run, bool on);
+/* Before a mount ends: its failed requests are counted. */
+void sim_count_refused(struct sim_run *run);
 
 /* Runs the workload; false: something was wrong already. */
 bool sim_run(struct sim_run *run, const struct sim_workload *w);
 void sim_run_fini(struct sim_run *run);
-/* In the simulation; false, with a complaint. Unmounting closes no handles. */
+/*
+ * In the simulation; false, with a complaint. Unmounting closes no handles. It may fail without a
+ * complaint where the disk has faults, or has had one that turned the volume read-only: then
+ * run->fs is NULL, and what is left is as after a power cut.
+ */
 bool sim_mount(struct sim_run *run);
 bool sim_unmount(struct sim_run *run);
 /* One operation on the mounted volume and the model. */
