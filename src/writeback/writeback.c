@@ -164,7 +164,7 @@ int slu_writeback_all(struct slu_writeback *wb) SLU_NO_TSA
 
 	slu_assert_no_locks("writeback of everything");
 	slu_mutex_lock(&wb->lock);
-	while (wb->all_busy)
+	while (wb->all_busy && !slu_mutant(SYNCS_OVERTAKE))
 		slu_cond_wait(&wb->idle, &wb->lock);
 	wb->all_busy = true;
 	round = ++wb->round;

@@ -248,6 +248,39 @@ static void add_faults(struct sim_workload *w, struct rng *r)
 	}
 }
 
+/* ------------------------------------------------------------------ two threads at random */
+
+static bool may_be_shared(enum sim_kind kind)
+{
+	return kind == SIM_WRITE || kind == SIM_DIRECT || kind == SIM_MMAP ||
+	       kind == SIM_WRITEBACK || kind == SIM_FSYNC || kind == SIM_FDATASYNC;
+}
+
+/*
+ * Who does what; some of it on the file that both write, and some of it twice, by both at once.
+ * Nobody unmounts under the other.
+ */
+static void add_threads(struct sim_workload *w, struct rng *r)
+{
+	w->threads = true;
+	for (unsigned int i = 0; i < w->nops; i++) {
+		struct sim_op *op = &w->ops[i];
+
+		op->thread = (uint8_t)below(r, SIM_NTHREADS);
+		if (op->kind == SIM_REMOUNT || (op->kind == SIM_KICK && below(r, 2)))
+			op->kind = SIM_SYNC;
+		if (may_be_shared(op->kind) && below(r, 3) == 0) {
+			op->dir = ROOT;
+			op->name = SIM_SHARED_NAME;
+		}
+		if (i && below(r, 4) == 0) {
+			*op = op[-1];
+			op->thread = !op->thread;
+			op->arg = (uint32_t)below(r, 1u << 31);
+		}
+	}
+}
+
 void sim_random_workload(struct sim_workload *w, uint64_t seed, enum sim_with with)
 {
 	struct rng r = {seed * 2654435761u};
@@ -265,9 +298,12 @@ void sim_random_workload(struct sim_workload *w, uint64_t seed, enum sim_with wi
 			(struct sim_op){.kind = SIM_FILL, .len = (uint32_t)below(&r, 40)};
 	}
 	if (with == SIM_WITH_ANY)
-		with = below(&r, 3) == 0 ? SIM_WITH_FAULTS : 0;
+		with = (below(&r, 3) == 0 ? SIM_WITH_FAULTS : 0) |
+		       (below(&r, 3) == 0 ? SIM_WITH_THREADS : 0);
 	if (with & SIM_WITH_FAULTS)
 		add_faults(w, &r);
+	if (with & SIM_WITH_THREADS)
+		add_threads(w, &r);
 }
 
 /* ------------------------------------------------------------------ every short sequence */
