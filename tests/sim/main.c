@@ -48,7 +48,7 @@ static void usage(FILE *to)
 	      "  --workload SEED  one random workload, with many cuts\n"
 	      "  --with WHAT      all random workloads with faults of the disk (faults), with two\n"
 	      "                   threads (threads), with both or with nothing; else their seeds\n"
-	      "                   say so: every third has faults, every third two threads\n"
+	      "                   say so: every fourth has faults, every fourth two threads\n"
 	      "  --part I/N       the I-th of N parts of all this, from 0\n"
 	      "  --mutant N       with one of the mistakes that are built in (SLU_MUTANTS)\n",
 	      to);

@@ -274,6 +274,8 @@ static void add_threads(struct sim_workload *w, struct rng *r)
 			op->name = SIM_SHARED_NAME;
 		}
 		if (i && below(r, 4) == 0) {
+			if (below(r, 4) == 0)
+				op[-1].kind = SIM_SYNC;
 			*op = op[-1];
 			op->thread = !op->thread;
 			op->arg = (uint32_t)below(r, 1u << 31);
@@ -298,8 +300,8 @@ void sim_random_workload(struct sim_workload *w, uint64_t seed, enum sim_with wi
 			(struct sim_op){.kind = SIM_FILL, .len = (uint32_t)below(&r, 40)};
 	}
 	if (with == SIM_WITH_ANY)
-		with = (below(&r, 3) == 0 ? SIM_WITH_FAULTS : 0) |
-		       (below(&r, 3) == 0 ? SIM_WITH_THREADS : 0);
+		with = (below(&r, 4) == 0 ? SIM_WITH_FAULTS : 0) |
+		       (below(&r, 4) == 0 ? SIM_WITH_THREADS : 0);
 	if (with & SIM_WITH_FAULTS)
 		add_faults(w, &r);
 	if (with & SIM_WITH_THREADS)
