@@ -84,6 +84,10 @@ enum slu_mutant {
 	SLU_MUTANT_NO_ZERO_TAIL,     /* what lies behind the end of the last block stays */
 	SLU_MUTANT_NO_SETTLE,        /* a truncate does not wait for data below the size it sets */
 	SLU_MUTANT_NO_AWAIT,         /* what has been overtaken is taken for a hole */
+	SLU_MUTANT_FSYNC_NO_ERROR,   /* fsync returns 0 though data could not be written */
+	SLU_MUTANT_FLUSH_NO_ERROR,   /* a flush that failed is taken for one that worked */
+	SLU_MUTANT_NO_SECOND_LOOK,   /* a name is not looked up again under the locks */
+	SLU_MUTANT_SYNCS_OVERTAKE,   /* a sync passes over what another one is still writing */
 	SLU_MUTANT_END,
 };
 #if defined(SLU_MUTANTS)

@@ -416,8 +416,8 @@ uint32_t slu_pages_start_writeback(struct slu_aspace *as, uint64_t *pgidx, uint6
 				   uint32_t max, uint32_t max_failed, bool stop,
 				   struct slu_page **pages, uint32_t *frames, uint64_t *ret_size);
 /*
- * The end of it; takes the references. result < 0: dirty again, ERROR. size: what start_writeback
- * returned.
+ * The end of it; takes the references. result < 0: dirty again, ERROR, and in the same moment
+ * recorded for the cursors. size: what start_writeback returned.
  */
 void slu_pages_end_writeback(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
 			     struct slu_page **pages, const uint32_t *frames, uint64_t size,
@@ -445,8 +445,6 @@ void slu_pages_wait(struct slu_aspace *as, uint64_t first, uint64_t end);
 int slu_pages_drop(struct slu_aspace *as, uint64_t first, uint64_t end);
 /* Bytes [pos, end) are not waited for any more (truncate, punch). */
 void slu_aspace_forget(struct slu_aspace *as, uint64_t pos, uint64_t end);
-/* A writeback error for the cursors. */
-void slu_aspace_error_record(struct slu_aspace *as, int error);
 /*
  * The recorded error if pages of this inode failed and there are too many failed pages in the
  * cache; else 0.

@@ -192,14 +192,6 @@ void slu_aspace_read_end(struct slu_aspace *as)
 
 /* ------------------------------------------------------------------ errors of writeback */
 
-void slu_aspace_error_record(struct slu_aspace *as, int error)
-{
-	slu_assert(error < 0);
-	slu_mutex_lock(&as->tags);
-	as->wb_error = ((as->wb_error >> 32) + 1) << 32 | (uint32_t)-error;
-	slu_mutex_unlock(&as->tags);
-}
-
 uint64_t slu_aspace_error_sample(struct slu_aspace *as)
 {
 	uint64_t error;

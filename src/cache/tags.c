@@ -430,7 +430,12 @@ static uint32_t run_succeeded(struct slu_aspace *as, uint64_t pgidx, struct slu_
 	return clean;
 }
 
-static void run_failed(struct slu_aspace *as, uint64_t pgidx, struct slu_page **pages, uint32_t n)
+/*
+ * The error is recorded together with the end of writeback: who samples before it sees the error
+ * after the wait, and who samples after it finds dirty pages. as->tags.
+ */
+static void run_failed(struct slu_aspace *as, uint64_t pgidx, struct slu_page **pages, uint32_t n,
+		       int error)
 {
 	uint32_t newly_failed = 0, newly_dirty = 0;
 
@@ -444,6 +449,7 @@ static void run_failed(struct slu_aspace *as, uint64_t pgidx, struct slu_page **
 		newly_failed += !(old & SLU_PAGE_ERROR);
 		newly_dirty += !(old & SLU_PAGE_DIRTY);
 	}
+	as->wb_error = ((as->wb_error >> 32) + 1) << 32 | (uint32_t)-error;
 	as->nfailed += newly_failed;
 	atomic_fetch_add_explicit(&as->cache->stats.failed, newly_failed, memory_order_relaxed);
 	atomic_fetch_add_explicit(&as->cache->stats.dirty, newly_dirty, memory_order_relaxed);
@@ -460,7 +466,7 @@ void slu_pages_end_writeback(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
 	slu_mutex_lock(&as->tags);
 	must_clear(&as->writeback, pgidx, pgidx + n);
 	if (result < 0)
-		run_failed(as, pgidx, pages, n);
+		run_failed(as, pgidx, pages, n, result);
 	else
 		clean = run_succeeded(as, pgidx, pages, n, size);
 	atomic_fetch_sub_explicit(&c->stats.writeback, n, memory_order_relaxed);

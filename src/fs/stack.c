@@ -172,7 +172,9 @@ int slu_fs_unmount(struct slu_fs *fs)
 	int err = 0;
 
 	housekeep_stop(fs);
-	keep_first(&err, slu_fs_sync(fs));
+	/* What was on its way may have failed; it is kept, and what counts is whether it is now. */
+	if (slu_fs_sync(fs))
+		err = slu_fs_sync(fs);
 	/* The last attempt on pages that would not be written names what is lost. */
 	if (fs->wb)
 		keep_first(&err, slu_writeback_free(fs->wb));

@@ -162,7 +162,7 @@ static void take_over(struct ns_op *op)
 
 static int locked_round(struct ns_op *op, struct slu_need *need)
 {
-	int err = names_unchanged(op, need);
+	int err = slu_mutant(NO_SECOND_LOOK) ? 0 : names_unchanged(op, need);
 
 	if (err)
 		return err;

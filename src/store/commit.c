@@ -51,6 +51,8 @@ static int flush_until(struct slu_store *store, uint64_t number)
 		mine = ++f->started;
 		slu_mutex_unlock(&f->lock);
 		err = slu_blockio_flush(store->bio);
+		if (slu_mutant(FLUSH_NO_ERROR))
+			err = 0;
 		if (!err)
 			err = slu_store_check_image(store);
 		slu_mutex_lock(&f->lock);

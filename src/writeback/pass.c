@@ -145,8 +145,6 @@ static void run_finish(struct wb_pass *p, struct wb_run *run, int result)
 	}
 	if (!result)
 		disk_size_move(as, disk_size);
-	else
-		slu_aspace_error_record(as, result);
 	slu_stress_point("writeback.before_end");
 	slu_pages_end_writeback(as, run->pgidx, run->n, run->pages, run->frames, run->size, result);
 	queue_record_end(wb, as);

@@ -164,6 +164,9 @@ int slu_writeback_all(struct slu_writeback *wb) SLU_NO_TSA
 
 	slu_assert_no_locks("writeback of everything");
 	slu_mutex_lock(&wb->lock);
+	while (wb->all_busy && !slu_mutant(SYNCS_OVERTAKE))
+		slu_cond_wait(&wb->idle, &wb->lock);
+	wb->all_busy = true;
 	round = ++wb->round;
 	now = slu_clock_ns();
 	while ((as = queue_next(wb, now, round))) {
@@ -177,6 +180,8 @@ int slu_writeback_all(struct slu_writeback *wb) SLU_NO_TSA
 		queue_release(wb, as);
 		slu_mutex_lock(&wb->lock);
 	}
+	wb->all_busy = false;
+	slu_cond_broadcast(&wb->idle);
 	slu_mutex_unlock(&wb->lock);
 	return first_err;
 }

@@ -69,12 +69,13 @@ struct slu_writeback {
 	/* leaf, order SLU_LEAF_WRITEBACK: all below, and in each aspace what cache.h says */
 	struct slu_mutex lock;
 	struct slu_cond work;   /* for the threads */
-	struct slu_cond idle;   /* holds or recording of some inode ended */
+	struct slu_cond idle;   /* holds or recording of some inode ended, or slu_writeback_all */
 	struct wb_queue queue;  /* in the order of dirtied_ns */
 	struct wb_queue failed; /* those that wait for their next try; few, as a rule */
 	uint64_t wake_ns;       /* when the thread that went to sleep last looks again */
 	uint64_t kick_ns;       /* what was dirty then is wanted on disk at once */
-	uint64_t round;
+	uint64_t round;         /* of slu_writeback_all: what it has been at is marked with it */
+	bool all_busy;          /* one at a time: another's mark does not say that it is done */
 	bool stop;
 };
 

@@ -3,8 +3,8 @@
  * What the model allows after a power cut.
  *
  * There is one tree and it is committed in order, so what is found must be the names and layouts
- * as they were after some operation j: at least the last one promised, at most the last one begun.
- * Data gets to blocks in its own order: a byte may have any value that it had since it was last
+ * as they were after some operation j of each thread, in an order in which they may have happened:
+ * at least the last one promised, at most the last one begun. Data gets to blocks in its own order: a byte may have any value that it had since it was last
  * promised, but none from before an operation up to j that took its place away, and none from
  * after a later one. The size lies between what it was and what writes made of it.
  */
@@ -13,9 +13,9 @@
 struct limits {
 	const struct sim_model *m;
 	size_t record;
-	unsigned int lo, hi; /* operations: promised, begun */
-	unsigned int j;      /* the one that is tried */
-	unsigned int next;   /* the next one in the order, which may have happened in part */
+	struct sim_at lo, hi; /* operations: promised, begun */
+	struct sim_at j;      /* the ones that are tried */
+	struct sim_at next;   /* the next ones in the order, which may have happened in part */
 	struct sim_text *complaint;
 };
 
@@ -23,12 +23,13 @@ static void find_limits(struct limits *l)
 {
 	const struct sim_model *m = l->m;
 
-	l->lo = l->hi = 0;
-	for (unsigned int i = 0; i < m->npromises; i++)
-		if (m->promises[i].record <= l->record)
-			l->lo = slu_max(l->lo, m->promises[i].op);
-	while (l->hi < m->op && m->ops[l->hi + 1].begin <= l->record)
-		l->hi++;
+	for (unsigned int t = 0; t < SIM_NTHREADS; t++) {
+		for (unsigned int i = 0; i < m->npromises; i++)
+			if (m->promises[i].record <= l->record)
+				l->lo.n[t] = slu_max(l->lo.n[t], m->promises[i].at.n[t]);
+		while (l->hi.n[t] < m->nops[t] && m->ops[t][l->hi.n[t] + 1].begin <= l->record)
+			l->hi.n[t]++;
+	}
 }
 
 static unsigned int promised(const struct limits *l, const struct sim_file *f)
@@ -38,7 +39,7 @@ static unsigned int promised(const struct limits *l, const struct sim_file *f)
 	for (unsigned int i = 0; i < f->npromises; i++) {
 		const struct sim_promise *p = &f->promises[i];
 
-		if (p->record <= l->record || (p->with && p->with <= l->j))
+		if (p->record <= l->record || (p->with && p->with <= l->j.n[p->with_thread]))
 			/* a rename shows what was written before it */
 			op = slu_max(op, p->op);
 	}
@@ -59,13 +60,13 @@ static unsigned int version_at(const struct sim_file *f, unsigned int op)
 
 static bool size_allowed(const struct limits *l, const struct sim_file *f, uint64_t size)
 {
-	unsigned int first = promised(l, f), last = l->hi;
+	unsigned int first = promised(l, f), last = l->hi.n[f->owner];
 	uint64_t least, most = 0;
 
 	for (unsigned int i = 0; i < f->nevents; i++) {
 		if (f->events[i].kind != SIM_EVENT_SIZE)
 			continue;
-		if (f->events[i].op <= l->j)
+		if (f->events[i].op <= l->j.n[f->owner])
 			first = slu_max(first, f->events[i].op);
 		else
 			last = slu_min(last, f->events[i].op - 1);
@@ -92,7 +93,7 @@ struct span {
 static bool span_of(const struct limits *l, const struct sim_file *f, unsigned int since,
 		    uint64_t pos, uint64_t end, struct span *ret)
 {
-	*ret = (struct span){since, l->hi};
+	*ret = (struct span){since, l->hi.n[f->owner]};
 	for (unsigned int i = 0; i < f->nevents; i++) {
 		const struct sim_event *e = &f->events[i];
 
@@ -100,12 +101,12 @@ static bool span_of(const struct limits *l, const struct sim_file *f, unsigned i
 			continue;
 		if (e->from > pos || e->end < end)
 			return false;
-		if (e->op <= l->j)
+		if (e->op <= l->j.n[f->owner])
 			ret->first = slu_max(ret->first, e->op);
 		else if (e->op <= since)
 			continue; /* promised; a hole that was punched again is in no tree */
 		else if (e->kind == SIM_EVENT_SIZE ||
-			 (e->kind == SIM_EVENT_PUNCH && e->op != l->next))
+			 (e->kind == SIM_EVENT_PUNCH && e->op != l->next.n[f->owner]))
 			ret->last = slu_min(ret->last, e->op - 1);
 		/*
 		 * A range that was made zeros keeps its blocks, so new data may be in them already.
@@ -145,7 +146,7 @@ static void explain(const struct limits *l, const struct sim_file *f, const stru
 	sim_text_add(l->complaint,
 		     "inode %lu: byte %lu is %#x; of operations %u to %u, with names as of %u, it "
 		     "could be:",
-		     f->ino, pos, found, s->first, s->last, l->j);
+		     f->ino, pos, found, s->first, s->last, l->j.n[f->owner]);
 	for (unsigned int v = version_at(f, s->first);
 	     v < f->nversions && (f->versions[v].op <= s->last || v == version_at(f, s->first));
 	     v++) {
@@ -175,25 +176,17 @@ static bool page_allowed(const struct limits *l, const struct sim_file *f, unsig
 	return true;
 }
 
-static const struct sim_file *find_file(const struct sim_model *m, uint64_t ino)
-{
-	for (unsigned int i = 0; i < m->nfiles; i++)
-		if (m->files[i]->ino == ino)
-			return m->files[i];
-	return NULL;
-}
-
 static bool file_allowed(const struct limits *l, const struct sim_found *found)
 {
-	const struct sim_file *f = find_file(l->m, found->ino);
-	unsigned int since = promised(l, f);
+	const struct sim_file *f = sim_model_file(l->m, found->ino);
 
 	if (!size_allowed(l, f, found->size))
 		return false;
 	for (uint64_t pos = 0; pos < found->size; pos += SLU_BLOCK_SIZE) {
 		uint64_t end = slu_min(pos + SLU_BLOCK_SIZE, found->size);
+		const struct sim_file *of = sim_file_of_page(f, pos / SLU_BLOCK_SIZE);
 
-		if (!page_allowed(l, f, since, pos, end, found->data + pos))
+		if (!page_allowed(l, of, promised(l, of), pos, end, found->data + pos))
 			return false;
 	}
 	return true;
@@ -210,6 +203,38 @@ static bool files_allowed(const struct limits *l, const struct sim_found *files,
 	return true;
 }
 
+/* Whether the names may have been so: all that was promised is there, and nothing not yet begun. */
+static bool in_limits(struct limits *l, const struct sim_state *state)
+{
+	l->j = state->at;
+	for (unsigned int t = 0; t < SIM_NTHREADS; t++) {
+		l->next.n[t] = sim_model_next(l->m, t, l->j.n[t]);
+		if (l->next.n[t] <= l->lo.n[t] || l->j.n[t] > l->hi.n[t])
+			return false;
+	}
+	return true;
+}
+
+static void explain_names(const struct limits *l, const char *tree)
+{
+	const struct sim_model *m = l->m;
+
+	sim_text_add(
+		l->complaint,
+		"the names are as after no operation from %u, %u (promised) to %u, %u (begun, of "
+		"both threads); found:\n%s",
+		l->lo.n[0], l->lo.n[1], l->hi.n[0], l->hi.n[1], tree);
+	for (unsigned int i = 0, shown = 0; i < m->nstates && shown < 8; i++) {
+		struct limits one = *l;
+
+		if (!in_limits(&one, &m->states[i]))
+			continue;
+		sim_text_add(l->complaint, "after operation %u, %u:\n%s", one.j.n[0], one.j.n[1],
+			     m->states[i].text);
+		shown++;
+	}
+}
+
 bool sim_model_allows(const struct sim_model *m, size_t record, const char *tree,
 		      const struct sim_found *files, unsigned int nfiles,
 		      struct sim_text *complaint)
@@ -219,14 +244,10 @@ bool sim_model_allows(const struct sim_model *m, size_t record, const char *tree
 	bool found = false;
 
 	find_limits(&l);
-	l.next = l.hi + 1;
-	for (unsigned int j = l.hi + 1; j-- > l.lo;) {
-		if (j < l.hi && m->ops[j + 1].ordered)
-			l.next = j + 1;
-		if ((j != l.lo && !m->ops[j].ordered) || strcmp(tree, m->ops[j].tree) != 0)
+	for (unsigned int i = m->nstates; i-- > 0;) {
+		if (!in_limits(&l, &m->states[i]) || strcmp(tree, m->states[i].text) != 0)
 			continue;
 		found = true;
-		l.j = j;
 		if (!files_allowed(&l, files, nfiles))
 			continue;
 		complaint->len = before; /* of other places in the order, which it was not */
@@ -235,10 +256,6 @@ bool sim_model_allows(const struct sim_model *m, size_t record, const char *tree
 		return true;
 	}
 	if (!found)
-		sim_text_add(
-			complaint,
-			"the names are as after no operation from %u (promised) to %u (begun); "
-			"found:\n%safter operation %u:\n%safter operation %u:\n%s",
-			l.lo, l.hi, tree, l.lo, m->ops[l.lo].tree, l.hi, m->ops[l.hi].tree);
+		explain_names(&l, tree);
 	return false;
 }

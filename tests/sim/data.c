@@ -22,24 +22,50 @@ void sim_pattern(uint8_t *buf, size_t len, uint64_t seed)
 
 /* ------------------------------------------------------------------ data */
 
+/* Each fault in reading is good for SIM_READ_FAULTS errors at most. */
+static int read_at_last(struct sim_run *run, uint64_t ino, uint8_t *data, uint64_t *ret_size)
+{
+	int err = -EIO;
+
+	sim_let_read(run, true);
+	for (unsigned int i = 0; i <= SIM_READ_FAULTS && err == -EIO; i++)
+		err = sim_read_file(run->fs, ino, data, SIM_MAX_SIZE, ret_size);
+	sim_let_read(run, false);
+	return err;
+}
+
+/* Of a file that two threads write, pages of the other one may be changing. */
+static void take_pages(struct sim_model *m, struct sim_file *f, uint64_t size, const uint8_t *data)
+{
+	for (uint64_t pos = 0; pos < size; pos += SLU_BLOCK_SIZE) {
+		const struct sim_file *whole = sim_model_file(m, f->ino);
+
+		if (sim_file_of_page(whole, pos / SLU_BLOCK_SIZE) == f)
+			sim_model_write(m, f, pos, slu_min(size - pos, SLU_BLOCK_SIZE), data + pos);
+	}
+}
+
 /*
  * What has failed may have been done in part; how far is asked, since it is what is there now that
- * matters from here on.
+ * matters from here on. `resized`: the operation would have set the size in a batch, where others
+ * let it follow the data.
  */
-static void learn(struct sim_run *run, struct sim_file *f)
+static void learn(struct sim_task *t, struct sim_file *f, bool resized)
 {
-	static uint8_t data[SIM_MAX_SIZE];
+	struct sim_run *run = t->run;
 	uint64_t size;
-	int err = sim_read_file(run->fs, f->ino, data, sizeof(data), &size);
+	int err = read_at_last(run, f->ino, t->data, &size);
 
+	if (run->w->threads && (err == -ENOENT || err == -ESTALE))
+		return; /* the other thread has deleted it */
 	if (err) {
 		sim_text_add(&run->complaint, "inode %lu cannot be read: %s\n", f->ino,
 			     strerror(-err));
 		return;
 	}
-	if (size != sim_file_now(f)->size)
+	if (resized && size != sim_file_now(f)->size)
 		sim_model_resize(&run->model, f, size);
-	sim_model_write(&run->model, f, 0, size, data);
+	take_pages(&run->model, f, size, t->data);
 }
 
 static void write_out(struct sim_run *run, uint64_t ino, uint64_t pos, uint64_t end)
@@ -55,34 +81,42 @@ static void write_out(struct sim_run *run, uint64_t ino, uint64_t pos, uint64_t 
 
 size_t sim_records(struct sim_run *run)
 {
-	return run->model.op ? slu_simdisk_nrecords(run->disk) : 0;
+	return run->recording ? slu_simdisk_nrecords(run->disk) : 0;
 }
 
-void sim_write_bytes(struct sim_run *run, uint64_t ino, const struct sim_op *op, uint64_t pos,
+/* What a write with -o sync or an fsync that returned 0 promises; last: f->last, from before it. */
+static void promise(struct sim_task *t, struct sim_file *f, struct sim_at last)
+{
+	struct sim_model *m = &t->run->model;
+
+	sim_model_promise(m, f, sim_model_known(m, t->thread), last, sim_records(t->run));
+}
+
+void sim_write_bytes(struct sim_task *t, struct sim_file *f, const struct sim_op *op, uint64_t pos,
 		     uint64_t len, unsigned int flags)
 {
-	static uint8_t data[SIM_MAX_SIZE];
-	struct iovec iov = {.iov_base = data, .iov_len = len};
-	struct sim_file *f = sim_model_file(&run->model, ino);
+	struct sim_run *run = t->run;
+	struct iovec iov = {.iov_base = t->data, .iov_len = len};
+	struct sim_at last = f->last;
 	struct slu_source_buffer src;
 	struct slu_write_result res;
 	int err;
 
 	if (!len || pos + len > SIM_MAX_SIZE)
 		return;
-	sim_pattern(data, len, run->w->seed ^ ((uint64_t)op->arg << 32));
+	sim_pattern(t->data, len, run->w->seed ^ ((uint64_t)op->arg << 32));
 	slu_source_buffer_init(&src, &iov, 1);
-	err = slu_fs_write(run->fs, &run->ctx, ino, UINT64_MAX, &src.source, pos, len, flags, false,
-			   &res);
+	err = slu_fs_write(run->fs, &t->ctx, f->ino, UINT64_MAX, &src.source, pos, len, flags,
+			   false, &res);
 	if (res.done)
-		sim_model_write(&run->model, f, res.pos, res.done, data);
+		sim_model_write(&run->model, f, res.pos, res.done, t->data);
 	else
-		learn(run, f);
+		learn(t, f, false);
 	if (!err && run->w->sync)
-		sim_model_promise(&run->model, f, sim_records(run));
+		promise(t, f, last);
 }
 
-static int send_piece(struct sim_run *run, uint64_t ino, uint64_t pos, uint64_t end, uint8_t *data)
+static int send_piece(struct sim_task *t, uint64_t ino, uint64_t pos, uint64_t end, uint8_t *data)
 {
 	const unsigned int flags =
 		SLU_WRITE_KERNEL_CACHE | SLU_WRITE_KEEP_TIMES | SLU_WRITE_UNORDERED;
@@ -91,27 +125,27 @@ static int send_piece(struct sim_run *run, uint64_t ino, uint64_t pos, uint64_t 
 	struct slu_write_result res;
 
 	slu_source_buffer_init(&src, &iov, 1);
-	return slu_fs_write(run->fs, &run->ctx, ino, UINT64_MAX, &src.source, pos, end - pos, flags,
-			    false, &res);
+	return slu_fs_write(t->run->fs, &t->ctx, ino, UINT64_MAX, &src.source, pos, end - pos,
+			    flags, false, &res);
 }
 
 /*
  * The pages of an append in an order that `arg` chooses. In between, what is there is written out
  * and committed.
  */
-static void op_send(struct sim_run *run, const struct sim_op *op, uint64_t ino)
+static void op_send(struct sim_task *t, const struct sim_op *op, struct sim_file *f)
 {
-	static uint8_t data[SIM_MAX_SIZE];
-	struct sim_file *f = sim_model_file(&run->model, ino);
+	struct sim_run *run = t->run;
 	uint64_t size = sim_file_now(f)->size, end = size + op->len;
 	uint64_t first = size / SLU_BLOCK_SIZE, n = slu_bytes_to_blocks(end) - first;
 	uint32_t order = op->arg | 1;
 	bool sent[SIM_PAGES] = {false};
 	int err = 0;
 
-	if (!op->len || end > SIM_MAX_SIZE)
+	if (!op->len || end > SIM_MAX_SIZE || sim_other_settles(t))
 		return;
-	sim_pattern(data, op->len, run->w->seed ^ ((uint64_t)op->arg << 32));
+	t->sending = true;
+	sim_pattern(t->data, op->len, run->w->seed ^ ((uint64_t)op->arg << 32));
 	for (uint64_t left = n, at = order % n; left && !err; at = (at + order) % n) {
 		uint64_t from = slu_max(size, (first + at) * SLU_BLOCK_SIZE);
 		uint64_t to = slu_min(end, (first + at + 1) * SLU_BLOCK_SIZE);
@@ -121,58 +155,78 @@ static void op_send(struct sim_run *run, const struct sim_op *op, uint64_t ino)
 			continue;
 		sent[at] = true;
 		left--;
-		err = send_piece(run, ino, from, to, data + (from - size));
+		err = send_piece(t, f->ino, from, to, t->data + (from - size));
 		if (!err && order >> 30) {
-			write_out(run, ino, 0, SIM_MAX_SIZE);
+			write_out(run, f->ino, 0, SIM_MAX_SIZE);
 			slu_store_commit(run->fs->store, slu_store_txid(run->fs->store), true);
 		}
 	}
+	t->sending = false;
 	if (err)
-		learn(run, f);
+		learn(t, f, false);
 	else
-		sim_model_write(&run->model, f, size, op->len, data);
+		sim_model_write(&run->model, f, size, op->len, t->data);
 }
 
-static void op_write(struct sim_run *run, const struct sim_op *op, uint64_t ino)
+static void op_mmap(struct sim_task *t, const struct sim_op *op, struct sim_file *f, uint64_t pos,
+		    uint64_t end)
 {
-	uint64_t size = sim_file_now(sim_model_file(&run->model, ino))->size;
-	uint64_t pos = op->pos, end = pos + op->len;
+	pos = slu_round_down(pos, SLU_BLOCK_SIZE);
+	end = slu_min(slu_round_up(end, SLU_BLOCK_SIZE), sim_file_now(f)->size);
+	if (pos < end)
+		sim_write_bytes(t, f, op, pos, end - pos, SLU_WRITE_KERNEL_CACHE);
+}
 
+/* A page of this thread's own in a file that both write, and no further than its end. */
+static void op_shared(struct sim_task *t, const struct sim_op *op, struct sim_file *f)
+{
+	uint64_t size = sim_file_now(f)->size;
+	uint64_t page = op->pos / SLU_BLOCK_SIZE % (size / (2 * SLU_BLOCK_SIZE)) * 2 + f->owner;
+	uint64_t pos = page * SLU_BLOCK_SIZE + op->pos % SLU_BLOCK_SIZE;
+	uint64_t end = slu_min(pos + op->len, (page + 1) * SLU_BLOCK_SIZE);
+
+	if (op->kind == SIM_MMAP)
+		op_mmap(t, op, f, pos, end);
+	else if (op->kind == SIM_DIRECT)
+		sim_write_bytes(t, f, op, slu_round_down(pos, 512), 512, SLU_WRITE_WHOLE);
+	else if (op->kind == SIM_WRITE || op->kind == SIM_APPEND)
+		sim_write_bytes(t, f, op, pos, end - pos, 0);
+}
+
+static void op_write(struct sim_task *t, const struct sim_op *op, struct sim_file *f)
+{
 	switch (op->kind) {
 	case SIM_SEND:
-		op_send(run, op, ino);
+		op_send(t, op, f);
 		break;
 	case SIM_APPEND:
-		sim_write_bytes(run, ino, op, size, op->len, 0);
+		sim_write_bytes(t, f, op, sim_file_now(f)->size, op->len, 0);
 		break;
 	case SIM_DIRECT:
-		pos = slu_round_down(pos, 512);
-		sim_write_bytes(run, ino, op, pos, slu_round_up(op->len, 512), SLU_WRITE_WHOLE);
+		sim_write_bytes(t, f, op, slu_round_down(op->pos, 512), slu_round_up(op->len, 512),
+				SLU_WRITE_WHOLE);
 		break;
 	case SIM_MMAP:
-		pos = slu_round_down(pos, SLU_BLOCK_SIZE);
-		end = slu_min(slu_round_up(end, SLU_BLOCK_SIZE), size);
-		if (pos < end)
-			sim_write_bytes(run, ino, op, pos, end - pos, SLU_WRITE_KERNEL_CACHE);
+		op_mmap(t, op, f, op->pos, op->pos + op->len);
 		break;
 	default:
-		sim_write_bytes(run, ino, op, pos, op->len, 0);
+		sim_write_bytes(t, f, op, op->pos, op->len, 0);
 	}
 }
 
-static void op_truncate(struct sim_run *run, const struct sim_op *op, uint64_t ino)
+static void op_truncate(struct sim_task *t, const struct sim_op *op, struct sim_file *f)
 {
-	struct sim_file *f = sim_model_file(&run->model, ino);
+	struct sim_run *run = t->run;
 	uint64_t size = slu_min((uint64_t)op->pos, SIM_MAX_SIZE);
 	struct slu_attr attr;
 
-	if (slu_fs_truncate(run->fs, &run->ctx, ino, size, false, &attr))
-		learn(run, f);
+	if (slu_fs_truncate(run->fs, &t->ctx, f->ino, size, false, &attr))
+		learn(t, f, true);
 	else
 		sim_model_resize(&run->model, f, size);
 }
 
-static void op_fallocate(struct sim_run *run, const struct sim_op *op, uint64_t ino)
+static void op_fallocate(struct sim_task *t, const struct sim_op *op, struct sim_file *f)
 {
 	static const int modes[] = {
 		[SIM_PUNCH] = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
@@ -181,14 +235,14 @@ static void op_fallocate(struct sim_run *run, const struct sim_op *op, uint64_t 
 		[SIM_FALLOC] = 0,
 		[SIM_FALLOC_KEEP] = FALLOC_FL_KEEP_SIZE,
 	};
+	struct sim_run *run = t->run;
 	int mode = modes[op->kind];
-	struct sim_file *f = sim_model_file(&run->model, ino);
 	uint64_t len = slu_max(op->len, 1u), end = op->pos + len;
 
 	if (end > SIM_MAX_SIZE)
 		return;
-	if (slu_fs_fallocate(run->fs, &run->ctx, ino, mode, op->pos, len)) {
-		learn(run, f);
+	if (slu_fs_fallocate(run->fs, &t->ctx, f->ino, mode, op->pos, len)) {
+		learn(t, f, true);
 		return;
 	}
 	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
@@ -197,40 +251,60 @@ static void op_fallocate(struct sim_run *run, const struct sim_op *op, uint64_t 
 		sim_model_resize(&run->model, f, end);
 }
 
-static void op_fsync(struct sim_run *run, const struct sim_op *op, uint64_t ino)
+static void op_fsync(struct sim_task *t, const struct sim_op *op, uint64_t ino)
 {
-	if (!slu_fs_fsync(run->fs, &run->ctx, ino, UINT64_MAX, op->kind == SIM_FDATASYNC))
-		sim_model_promise(&run->model, sim_model_file(&run->model, ino), sim_records(run));
-}
+	/* NULL: whoever makes it has not been told that it is there, and no more is promised. */
+	struct sim_file *f = sim_model_file(&t->run->model, ino);
+	struct sim_at last = f ? f->last : (struct sim_at){0};
 
-static void op_open(struct sim_run *run, uint64_t ino)
-{
-	if (run->nopen == slu_array_size(run->open_fh))
+	if (sim_other_sends(t))
 		return;
-	if (!slu_fs_open(run->fs, &run->ctx, ino, O_RDWR, &run->open_fh[run->nopen]))
-		run->open_ino[run->nopen++] = ino;
+	t->settling = true;
+	if (!slu_fs_fsync(t->run->fs, &t->ctx, ino, UINT64_MAX, op->kind == SIM_FDATASYNC) && f)
+		promise(t, f, last);
+	t->settling = false;
 }
 
-void sim_op_on_file(struct sim_run *run, const struct sim_op *op)
+static void op_open(struct sim_task *t, uint64_t ino)
+{
+	if (t->nopen == slu_array_size(t->open_fh))
+		return;
+	if (!slu_fs_open(t->run->fs, &t->ctx, ino, O_RDWR, &t->open_fh[t->nopen]))
+		t->open_ino[t->nopen++] = ino;
+}
+
+/* The bytes of a file are its owner's. */
+static void op_on_bytes(struct sim_task *t, const struct sim_op *op, uint64_t ino)
+{
+	struct sim_file *f = sim_model_file(&t->run->model, ino);
+	bool shared = f && f->mate;
+
+	if (shared && t->thread)
+		f = f->mate;
+	if (!f || f->owner != t->thread)
+		return;
+	if (shared)
+		op_shared(t, op, f);
+	else if (op->kind == SIM_TRUNCATE)
+		op_truncate(t, op, f);
+	else if (op->kind >= SIM_PUNCH && op->kind <= SIM_FALLOC_KEEP)
+		op_fallocate(t, op, f);
+	else
+		op_write(t, op, f);
+}
+
+void sim_op_on_file(struct sim_task *t, const struct sim_op *op)
 {
 	struct sim_place at;
 
-	if (!sim_find_place(run, op->dir, op->name, &at) || !at.entry)
+	if (!sim_find_place(t, op->dir, op->name, &at) || !at.found)
 		return;
-	if (op->kind == SIM_FSYNC || op->kind == SIM_FDATASYNC) {
-		op_fsync(run, op, at.entry->ino);
-		return;
-	}
-	if (!S_ISREG(at.node->mode))
-		return;
-	if (op->kind == SIM_OPEN)
-		op_open(run, at.entry->ino);
-	else if (op->kind == SIM_WRITEBACK)
-		write_out(run, at.entry->ino, op->pos, op->pos + op->len);
-	else if (op->kind == SIM_TRUNCATE)
-		op_truncate(run, op, at.entry->ino);
-	else if (op->kind >= SIM_PUNCH && op->kind <= SIM_FALLOC_KEEP)
-		op_fallocate(run, op, at.entry->ino);
-	else
-		op_write(run, op, at.entry->ino);
+	if (op->kind == SIM_FSYNC || op->kind == SIM_FDATASYNC)
+		op_fsync(t, op, at.ino);
+	else if (S_ISREG(at.mode) && op->kind == SIM_OPEN)
+		op_open(t, at.ino);
+	else if (S_ISREG(at.mode) && op->kind == SIM_WRITEBACK)
+		write_out(t->run, at.ino, op->pos, op->pos + op->len);
+	else if (S_ISREG(at.mode))
+		op_on_bytes(t, op, at.ino);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * sim --cuts N --seed S [--minutes M] [--exhaustive]: see usage().
+ * sim --cuts N --seed S [--minutes M] [--exhaustive] [--with WHAT]: see usage().
  */
 #include "sim.h"
 #include <getopt.h>
@@ -13,6 +13,7 @@ struct options {
 	double minutes;
 	bool exhaustive, only_one;
 	unsigned int triples;
+	enum sim_with with;
 	unsigned int part, nparts;
 };
 
@@ -20,6 +21,8 @@ static struct {
 	struct options opts;
 	uint64_t begin_ns, deadline_ns, shown_ns;
 	uint64_t cuts, sequences, records;
+	uint64_t with_faults, refused,
+		with_threads; /* sequences; requests that failed; sequences */
 	bool tty;
 } sim;
 
@@ -31,10 +34,11 @@ static uint64_t trying_seed;
 static void usage(FILE *to)
 {
 	fputs("usage: sim [--cuts N] [--seed S] [--minutes M] [--exhaustive] [--triples N]\n"
-	      "           [--workload SEED] [--part I/N] [--mutant N]\n"
+	      "           [--workload SEED] [--with WHAT] [--part I/N] [--mutant N]\n"
 	      "\n"
-	      "Runs workloads on a simulated disk, cuts the power everywhere and compares what is\n"
-	      "left with what was promised.\n"
+	      "Runs workloads on a simulated disk, some of whose requests may fail, cuts the "
+	      "power\n"
+	      "everywhere and compares what is left with what was promised.\n"
 	      "\n"
 	      "  --cuts N         random workloads until there were N cuts (default 20000)\n"
 	      "  --seed S         of the first workload (default 1)\n"
@@ -42,6 +46,9 @@ static void usage(FILE *to)
 	      "  --exhaustive     every sequence of one and of two operations first\n"
 	      "  --triples N      and N sequences of three\n"
 	      "  --workload SEED  one random workload, with many cuts\n"
+	      "  --with WHAT      all random workloads with faults of the disk (faults), with two\n"
+	      "                   threads (threads), with both or with nothing; else their seeds\n"
+	      "                   say so: every fourth has faults, every fourth two threads\n"
 	      "  --part I/N       the I-th of N parts of all this, from 0\n"
 	      "  --mutant N       with one of the mistakes that are built in (SLU_MUTANTS)\n",
 	      to);
@@ -74,10 +81,13 @@ static void print_workload(const struct sim_workload *w, FILE *to)
 
 	for (unsigned int i = 0; i < w->nops; i++) {
 		sim_text_add(&text, "%3u ", i + 1);
+		if (w->threads)
+			sim_text_add(&text, "thread %u: ", w->ops[i].thread);
 		sim_op_print(&w->ops[i], &text);
 	}
-	fprintf(to, "seed %lu%s%s%s\n%s", w->seed, w->sync ? ", sync" : "",
-		w->latency ? ", latency" : "", w->unmount ? ", unmount" : "", text.s ? text.s : "");
+	fprintf(to, "seed %lu%s%s%s%s\n%s", w->seed, w->sync ? ", sync" : "",
+		w->latency ? ", latency" : "", w->unmount ? ", unmount" : "",
+		w->threads ? ", two threads" : "", text.s ? text.s : "");
 	sim_text_fini(&text);
 }
 
@@ -145,6 +155,9 @@ static bool try_workload(const struct sim_workload *w, unsigned int ways,
 
 	sim.sequences++;
 	sim.records += n;
+	sim.with_faults += run.refused > 0;
+	sim.with_threads += w->threads;
+	sim.refused += run.refused;
 	for (size_t k = 0; k <= n && ok; k++) {
 		struct boundary b = boundary_at(run.disk, k, n);
 
@@ -165,12 +178,35 @@ static bool try_workload(const struct sim_workload *w, unsigned int ways,
 	return ok;
 }
 
+/*
+ * Whether it fails as well. Without an operation the threads of a simulation take other turns, so
+ * with two of them several are tried.
+ */
+static bool fails_too(struct sim_workload *w, unsigned int ways, struct sim_text *complaint)
+{
+	unsigned int schedules = w->threads ? 8 : 1;
+
+	for (unsigned int i = 0; i < schedules; i++, w->schedule++) {
+		sim_text_clear(complaint);
+		if (!try_workload(w, ways, complaint))
+			return true;
+	}
+	return false;
+}
+
 /* Leaves out what is not needed for it to fail. */
 static void shrink(struct sim_workload *w, unsigned int ways, struct sim_text *complaint)
 {
+	struct sim_workload one = *w;
 	struct sim_text text = {0};
 	bool smaller = true;
 
+	one.threads = false;
+	if (w->threads && fails_too(&one, ways, &text)) {
+		*w = one;
+		sim_text_clear(complaint);
+		sim_text_add(complaint, "%s", text.s);
+	}
 	while (smaller) {
 		smaller = false;
 		for (unsigned int i = w->nops; i-- > 0;) {
@@ -179,8 +215,7 @@ static void shrink(struct sim_workload *w, unsigned int ways, struct sim_text *c
 			memmove(&less.ops[i], &less.ops[i + 1],
 				(less.nops - i - 1) * sizeof(less.ops[0]));
 			less.nops--;
-			sim_text_clear(&text);
-			if (try_workload(&less, ways, &text))
+			if (!fails_too(&less, ways, &text))
 				continue;
 			*w = less;
 			sim_text_clear(complaint);
@@ -252,7 +287,7 @@ static bool run_random(void)
 	uint64_t seed = sim.opts.seed + sim.opts.part, first = seed;
 
 	for (; sim.cuts < sim.opts.cuts && !time_is_up(); seed += sim.opts.nparts) {
-		sim_random_workload(&w, seed);
+		sim_random_workload(&w, seed, sim.opts.with);
 		if (!run_one(&w, 4))
 			return false;
 		show_progress("random");
@@ -268,7 +303,7 @@ static bool run_all(void)
 	struct sim_workload w;
 
 	if (sim.opts.only_one) {
-		sim_random_workload(&w, sim.opts.one);
+		sim_random_workload(&w, sim.opts.one, sim.opts.with);
 		return run_one(&w, 40);
 	}
 	if (sim.opts.exhaustive && (!run_bounded(1, 0) || !run_bounded(2, 0)))
@@ -311,18 +346,44 @@ static void pin(void)
 	}
 }
 
+static bool choose_with(const char *what)
+{
+	static const struct {
+		const char *name;
+		enum sim_with with;
+	} all[] = {{"nothing", SIM_WITH_NOTHING},
+		   {"faults", SIM_WITH_FAULTS},
+		   {"threads", SIM_WITH_THREADS},
+		   {"both", SIM_WITH_FAULTS | SIM_WITH_THREADS}};
+
+	for (size_t i = 0; i < slu_array_size(all); i++) {
+		if (strcmp(what, all[i].name) != 0)
+			continue;
+		sim.opts.with = all[i].with;
+		return true;
+	}
+	return false;
+}
+
 static bool parse(int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{"cuts", 1, NULL, 'c'},    {"seed", 1, NULL, 's'},
-		{"minutes", 1, NULL, 'm'}, {"exhaustive", 0, NULL, 'e'},
-		{"triples", 1, NULL, 't'}, {"workload", 1, NULL, 'w'},
-		{"mutant", 1, NULL, 'M'},  {"part", 1, NULL, 'p'},
-		{"help", 0, NULL, 'h'},    {0},
+		{"cuts", 1, NULL, 'c'},
+		{"seed", 1, NULL, 's'},
+		{"minutes", 1, NULL, 'm'},
+		{"exhaustive", 0, NULL, 'e'},
+		{"triples", 1, NULL, 't'},
+		{"workload", 1, NULL, 'w'},
+		{"mutant", 1, NULL, 'M'},
+		{"part", 1, NULL, 'p'},
+		{"with", 1, NULL, 'W'},
+		{"help", 0, NULL, 'h'},
+		{0},
 	};
 	int c;
 
-	sim.opts = (struct options){.cuts = 20000, .seed = 1, .minutes = 1e6, .nparts = 1};
+	sim.opts = (struct options){
+		.cuts = 20000, .seed = 1, .minutes = 1e6, .nparts = 1, .with = SIM_WITH_ANY};
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		switch (c) {
 		case 'c':
@@ -343,6 +404,10 @@ static bool parse(int argc, char **argv)
 		case 'w':
 			sim.opts.only_one = true;
 			sim.opts.one = strtoull(optarg, NULL, 0);
+			break;
+		case 'W':
+			if (!choose_with(optarg))
+				return false;
 			break;
 		case 'p':
 			if (sscanf(optarg, "%u/%u", &sim.opts.part, &sim.opts.nparts) != 2 ||
@@ -378,8 +443,11 @@ int main(int argc, char **argv)
 	sim.begin_ns = slu_clock_ns();
 	sim.deadline_ns = sim.begin_ns + (uint64_t)(sim.opts.minutes * 60e9);
 	ok = run_all();
-	printf("%s%lu sequences, %lu records, %lu cuts, %.1f s, %.0f cuts/s: %s\n",
-	       sim.tty ? "\r\033[K" : "", sim.sequences, sim.records, sim.cuts, seconds(),
-	       (double)sim.cuts / seconds(), ok ? "ok" : "FAILED");
+	printf("%swith faults: %lu sequences, %lu requests failed; with two threads: %lu "
+	       "sequences\n",
+	       sim.tty ? "\r\033[K" : "", sim.with_faults, sim.refused, sim.with_threads);
+	printf("%lu sequences, %lu records, %lu cuts, %.1f s, %.0f cuts/s: %s\n", sim.sequences,
+	       sim.records, sim.cuts, seconds(), (double)sim.cuts / seconds(),
+	       ok ? "ok" : "FAILED");
 	return ok ? 0 : 1;
 }

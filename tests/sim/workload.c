@@ -49,10 +49,34 @@ static const char *const kind_names[SIM_NKINDS] = {
 	[SIM_CLOSE] = "close",
 	[SIM_FILL] = "fill",
 	[SIM_REMOUNT] = "remount",
+	[SIM_FAULT] = "fault",
+	[SIM_HOST_FULL] = "host-full",
+	[SIM_GONE] = "gone",
+	[SIM_HEAL] = "heal",
 };
+
+static void print_fault(const struct sim_op *op, struct sim_text *to)
+{
+	static const char *const ops[] = {
+		[SLU_IO_READ] = "read", [SLU_IO_WRITE] = "write", [SLU_IO_FLUSH] = "flush"};
+	static const char *const kinds[] = {[SLU_FAULT_ERROR] = "fails",
+					    [SLU_FAULT_SUBMIT_ERROR] = "fails at once",
+					    [SLU_FAULT_SHORT] = "comes short"};
+
+	sim_text_add(to, "fault: %s %u from now%s %s", ops[op->dir], op->pos,
+		     op->arg == SIM_FAULT_SUPER ? ", of superblocks," : "", kinds[op->name]);
+	if (op->len == SIM_FAULT_ALWAYS)
+		sim_text_add(to, ", and all that follow\n");
+	else
+		sim_text_add(to, ", %u of them\n", op->len);
+}
 
 void sim_op_print(const struct sim_op *op, struct sim_text *to)
 {
+	if (op->kind == SIM_FAULT) {
+		print_fault(op, to);
+		return;
+	}
 	bool two = op->kind == SIM_LINK || op->kind == SIM_RENAME || op->kind == SIM_EXCHANGE;
 
 	sim_text_add(to, "%s %s/%s", kind_names[op->kind], sim_dirs[op->dir], sim_names[op->name]);
@@ -150,7 +174,116 @@ static void any_op(struct sim_op *op, struct rng *r)
 		op->pos = 0;
 }
 
-void sim_random_workload(struct sim_workload *w, uint64_t seed)
+/* ------------------------------------------------------------------ faults at random */
+
+static void any_request_fault(struct sim_op *op, struct rng *r)
+{
+	static const uint8_t requests[] = {SLU_IO_WRITE, SLU_IO_WRITE, SLU_IO_WRITE, SLU_IO_FLUSH,
+					   SLU_IO_READ};
+	static const uint8_t kinds[] = {SLU_FAULT_ERROR, SLU_FAULT_SUBMIT_ERROR, SLU_FAULT_SHORT};
+
+	*op = (struct sim_op){
+		.kind = SIM_FAULT,
+		.dir = requests[below(r, slu_array_size(requests))],
+		.name = kinds[below(r, slu_array_size(kinds))],
+		.pos = 1 + (uint32_t)below(r, 1u << below(r, 4)),
+		.len = 1 + (uint32_t)below(r, SIM_READ_FAULTS),
+	};
+	if (op->dir == SLU_IO_WRITE && below(r, 8) == 0)
+		op->arg = SIM_FAULT_SUPER;
+	else if (op->dir == SLU_IO_WRITE && below(r, 3) == 0)
+		op->len = SIM_FAULT_ALWAYS;
+}
+
+static void any_fault(struct sim_op *op, struct rng *r)
+{
+	switch (below(r, 8)) {
+	case 0:
+		*op = (struct sim_op){.kind = SIM_HOST_FULL, .len = (uint32_t)below(r, 24)};
+		break;
+	case 1:
+		*op = (struct sim_op){.kind = SIM_GONE};
+		break;
+	default:
+		any_request_fault(op, r);
+	}
+}
+
+static void insert(struct sim_workload *w, unsigned int at, struct sim_op op)
+{
+	slu_assert(w->nops < SIM_MAX_OPS && at <= w->nops);
+	memmove(&w->ops[at + 1], &w->ops[at], (w->nops - at) * sizeof(w->ops[0]));
+	w->ops[at] = op;
+	w->nops++;
+}
+
+/* What asks the disk for something: what is cached is not read, and not much is written by itself. */
+static struct sim_op any_demand(struct rng *r, bool reading)
+{
+	static const uint8_t kinds[] = {SIM_FSYNC, SIM_FDATASYNC, SIM_FSYNC, SIM_SYNC};
+
+	return (struct sim_op){
+		.kind = reading ? SIM_REMOUNT : kinds[below(r, slu_array_size(kinds))],
+		.dir = any_dir(r),
+		.name = any_name(r),
+	};
+}
+
+/* Up to three faults, most of which pass. */
+static void add_faults(struct sim_workload *w, struct rng *r)
+{
+	for (uint64_t n = 1 + below(r, 3); n; n--) {
+		unsigned int at = (unsigned int)below(r, w->nops + 1);
+		struct sim_op op;
+
+		any_fault(&op, r);
+		insert(w, at, op);
+		for (uint64_t demands = below(r, 3); demands; demands--) {
+			at += 1 + (unsigned int)below(r, slu_min(w->nops - at, 6u));
+			insert(w, at, any_demand(r, op.kind == SIM_FAULT && op.dir == SLU_IO_READ));
+		}
+		at += 1 + (unsigned int)below(r, w->nops - at);
+		if (below(r, 4))
+			insert(w, at, (struct sim_op){.kind = SIM_HEAL});
+	}
+}
+
+/* ------------------------------------------------------------------ two threads at random */
+
+static bool may_be_shared(enum sim_kind kind)
+{
+	return kind == SIM_WRITE || kind == SIM_DIRECT || kind == SIM_MMAP ||
+	       kind == SIM_WRITEBACK || kind == SIM_FSYNC || kind == SIM_FDATASYNC;
+}
+
+/*
+ * Who does what; some of it on the file that both write, and some of it twice, by both at once.
+ * Nobody unmounts under the other.
+ */
+static void add_threads(struct sim_workload *w, struct rng *r)
+{
+	w->threads = true;
+	for (unsigned int i = 0; i < w->nops; i++) {
+		struct sim_op *op = &w->ops[i];
+
+		op->thread = (uint8_t)below(r, SIM_NTHREADS);
+		if (op->kind == SIM_REMOUNT || (op->kind == SIM_KICK && below(r, 2)))
+			op->kind = SIM_SYNC;
+		if (may_be_shared(op->kind) && below(r, 3) == 0) {
+			op->dir = ROOT;
+			op->name = SIM_SHARED_NAME;
+		}
+		if (i && below(r, 4) == 0) {
+			if (below(r, 4) == 0)
+				op[-1].kind = SIM_SYNC;
+			*op = op[-1];
+			op->thread = !op->thread;
+			op->arg = (uint32_t)below(r, 1u << 31);
+		}
+	}
+}
+
+void sim_random_workload(struct sim_workload *w, uint64_t seed, enum sim_with with)
 {
 	struct rng r = {seed * 2654435761u};
 
@@ -166,6 +299,13 @@ void sim_random_workload(struct sim_workload *w, uint64_t seed)
 		w->ops[below(&r, w->nops)] =
 			(struct sim_op){.kind = SIM_FILL, .len = (uint32_t)below(&r, 40)};
 	}
+	if (with == SIM_WITH_ANY)
+		with = (below(&r, 4) == 0 ? SIM_WITH_FAULTS : 0) |
+		       (below(&r, 4) == 0 ? SIM_WITH_THREADS : 0);
+	if (with & SIM_WITH_FAULTS)
+		add_faults(w, &r);
+	if (with & SIM_WITH_THREADS)
+		add_threads(w, &r);
 }
 
 /* ------------------------------------------------------------------ every short sequence */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Mounted and unmounted many times in one process: no descriptor, no thread and no memory more than
- * before. And an image that is cut off while it is mounted.
+ * before. An unmount in spite of an error. And an image that is cut off while it is mounted.
  */
 #include "fs_rig.h"
 #include <dirent.h>
@@ -284,6 +284,23 @@ static void reading_what_was_cut_off_says_so(void **state)
 	r->fs = NULL;
 }
 
+static void an_unmount_that_had_to_try_twice_has_lost_nothing(void **state)
+{
+	const struct slu_simdisk_fault once = {.op = SLU_IO_WRITE, .nth = 1};
+	uint8_t data[9000], found[sizeof(data)];
+	struct rig *r = *state;
+	uint64_t ino = make_file(r, "file");
+
+	fill(data, sizeof(data), 1);
+	write_at(r, ino, 0, data, sizeof(data));
+	slu_simdisk_fault(r->disk, &once);
+	assert_int_equal(slu_fs_unmount(r->fs), 0);
+	assert_int_equal(slu_simdisk_fault_hits(r->disk), 1);
+	mount_rig(r, false);
+	assert_int_equal(read_at(r, find_file(r, "file"), 0, found, sizeof(found)), sizeof(found));
+	assert_memory_equal(found, data, sizeof(data));
+}
+
 #define IMAGE_CASE(fn) cmocka_unit_test_setup_teardown(fn, setup_image, teardown_image)
 
 int main(void)
@@ -291,6 +308,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_thousand_mounts_of_a_simulated_disk_leave_nothing,
 						setup_unmounted, teardown_rig),
+		cmocka_unit_test_setup_teardown(an_unmount_that_had_to_try_twice_has_lost_nothing,
+						setup_rig, teardown_rig),
 		IMAGE_CASE(mounts_of_an_image_with_io_uring_leave_nothing),
 		IMAGE_CASE(mounts_of_an_image_with_threads_leave_nothing),
 		IMAGE_CASE(an_image_cut_off_while_mounted_promises_nothing_more),

@@ -243,6 +243,83 @@ static void one_failing_inode_never_holds_up_another(void **state)
 		in_simulation(others_main, seed);
 }
 
+/* ------------------------------------------------------------------ two at the same time */
+
+static struct rig_file second_file;
+
+static void fsync_and_look(void *arg)
+{
+	struct rig *r = arg;
+
+	for (int i = 0; i < 4; i++) {
+		/* begins anywhere in what the other one does */
+		for (uint64_t turns = slu_random() % 64; turns; turns--)
+			slu_yield();
+		if (!slu_writeback_range(r->wb, &r->as, 0, UINT64_MAX))
+			must(!slu_aspace_dirty(&r->as));
+	}
+}
+
+static void sync_and_look(void *arg)
+{
+	struct rig *r = arg;
+
+	if (!slu_writeback_all(r->wb))
+		must(!slu_aspace_dirty(&r->as) && !slu_aspace_dirty(&second_file.as));
+}
+
+static void at_the_same_time(struct rig *r, void (*fn)(void *))
+{
+	struct slu_thread other = {0};
+
+	must_eq(slu_thread_start(&other, "other", fn, r), 0);
+	fn(r);
+	slu_thread_join(&other);
+}
+
+static void two_fsyncs_main(void *arg)
+{
+	struct rig r;
+
+	rig_init(&r, &(struct rig_opts){0});
+	rig_write(&r, 0, pattern, NPAGES * PAGE);
+	make_fail(&r, COMPLETION_FAILS, 6);
+	at_the_same_time(&r, fsync_and_look);
+	make_fail(&r, NOTHING_FAILS, 0);
+	must_eq(rig_sync(&r), 0);
+	must_eq(rig_fini(&r), 0);
+}
+
+static void of_two_fsyncs_none_misses_the_error(void **state)
+{
+	for (uint64_t seed = 1; seed < 300; seed++)
+		in_simulation(two_fsyncs_main, seed);
+}
+
+static void two_syncs_main(void *arg)
+{
+	struct slu_source_buffer src;
+	struct iovec iov = {.iov_base = pattern, .iov_len = 3 * PAGE};
+	struct slu_write_result res;
+	struct slu_need need;
+	struct rig r;
+
+	rig_init(&r, &(struct rig_opts){.latency_ns = SLU_NS_PER_MS});
+	rig_file_init(&r, &second_file, 8);
+	rig_write(&r, 0, pattern, NPAGES * PAGE);
+	slu_source_buffer_init(&src, &iov, 1);
+	must_eq(slu_write(&second_file.as, &src.source, 0, iov.iov_len, 0, &res, &need), 0);
+	at_the_same_time(&r, sync_and_look);
+	rig_file_fini(&second_file);
+	must_eq(rig_fini(&r), 0);
+}
+
+static void of_two_syncs_none_leaves_anything_to_the_other(void **state)
+{
+	for (uint64_t seed = 1; seed < 300; seed++)
+		in_simulation(two_syncs_main, seed);
+}
+
 /* ------------------------------------------------------------------ limits */
 
 /* A run that a thread had under way when the fault was taken away may still fail. */
@@ -469,6 +546,8 @@ int main(void)
 		cmocka_unit_test(a_bad_block_keeps_no_more_than_its_neighbours),
 		cmocka_unit_test(failed_pages_are_tried_again_with_growing_delays),
 		cmocka_unit_test(one_failing_inode_never_holds_up_another),
+		cmocka_unit_test(of_two_fsyncs_none_misses_the_error),
+		cmocka_unit_test(of_two_syncs_none_leaves_anything_to_the_other),
 		cmocka_unit_test(beyond_an_eighth_of_failed_pages_a_write_fails_at_once),
 		cmocka_unit_test(failed_pages_leave_the_others_room),
 		cmocka_unit_test(what_is_given_up_at_the_end_is_named),
