@@ -52,7 +52,6 @@ static int background(const struct daemon_opts *o, const char *image, bool devic
 		return wait_for_child(pid, fds[0]);
 	}
 	close(fds[0]);
-	setsid();
 	return serve(o, image, device, mountpoint, fds[1]);
 }
 

@@ -55,11 +55,16 @@ struct daemon {
 
 /* ------------------------------------------------------------------ ready */
 
+/*
+ * A session of its own only now: systemd's automount lets nobody but its own process group pass the
+ * mount point until it is mounted.
+ */
 static void to_background(struct daemon *d)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	char ok = 0;
 
+	setsid();
 	report_to_syslog(d->mountpoint);
 	fflush(NULL);
 	if (null >= 0) {
