@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+#
+# What is shown in the guest: `bash guest.sh`, from scenarios.service, once in each of two boots. A
+# scenario is a function in a subshell; its first failing command ends it.
+set -uo pipefail
+export LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin
+unit=sluicefs@data.service
+
+fail() {
+	echo "  $*"
+	exit 1
+}
+
+wait_for() { # SECONDS COMMAND...
+	local i n=$1
+	shift
+	for ((i = 0; i < n * 5; i++)); do
+		if "$@" >/dev/null 2>&1; then return 0; fi
+		sleep 0.2
+	done
+	fail "waited in vain for: $*"
+}
+
+main_pid() {
+	systemctl show -P MainPID "$unit"
+}
+
+# Serves again, as another process than PID
+serves_again() {
+	[ "$(main_pid)" != "$1" ] && systemctl is-active -q "$unit" && mountpoint -q /mnt/data && ls /mnt/data
+}
+
+# journal_of SCENARIO PATTERN: what the journal says of it
+journal_says() {
+	journalctl --no-pager -q -o short-monotonic -u "$unit" >/tmp/journal
+	grep -E "$1" /tmp/journal | tail -n 3 | sed 's/^/  journal: /' || true
+	grep -qE "$1" /tmp/journal || fail "the journal does not say \"$1\""
+}
+
+# ---------------------------------------------------------------- the first boot
+
+at_boot_through_fstab() {
+	findmnt -n -o FSTYPE /mnt/fstab | grep -qx fuse.sluicefs
+	echo first >/mnt/fstab/file
+	systemctl is-active -q mnt-fstab.mount
+}
+
+at_boot_through_the_unit() {
+	systemctl is-active -q "$unit"
+	# Mounted where everybody sees it, and not in a namespace of the service's own.
+	findmnt -n -o FSTYPE -N 1 /mnt/data | grep -qx fuse.sluicefs
+	[ "$(readlink /proc/1/ns/mnt)" = "$(readlink "/proc/$(main_pid)/ns/mnt")" ] || fail "a mount namespace of its own"
+	echo first >/mnt/data/file
+	journal_says 'Started .*sluicefs volume data'
+}
+
+what_depends_on_it_starts_when_it_is_ready() {
+	systemctl is-active -q dependent.service
+	grep -qx served /mnt/data/dependent
+	journalctl --no-pager -q -o short-monotonic -u "$unit" -u dependent.service | grep -E 'Start' | sed 's/^/  journal: /'
+}
+
+it_is_mounted_when_it_is_used() {
+	findmnt -n -o FSTYPE /mnt/auto | grep -qx autofs
+	echo used >/mnt/auto/file
+	findmnt -n -o FSTYPE /mnt/auto | grep -qx fuse.sluicefs
+}
+
+the_status_is_current() {
+	wait_for 20 eval 'systemctl show -P StatusText $unit | grep -qE "MiB of [0-9.]+ MiB available"'
+	echo "  $(systemctl show -P StatusText $unit)"
+	sluicectl -m /mnt/data status | grep -q 'writable'
+	[ "$(sluicectl list | grep -c writable)" = 3 ] || fail "$(sluicectl list)"
+}
+
+stop_start_restart() {
+	systemctl stop dependent.service "$unit"
+	! mountpoint -q /mnt/data || fail "mounted after stop"
+	[ ! -e /mnt/data/file ] || fail "something is below the mount point"
+	journal_says 'unmounted, everything is on disk'
+	systemctl start "$unit"
+	grep -qx first /mnt/data/file
+	local pid
+	pid=$(main_pid)
+	echo second >/mnt/data/file
+	systemctl restart "$unit"
+	serves_again "$pid" >/dev/null || fail "not after restart"
+	grep -qx second /mnt/data/file
+}
+
+who_uses_it_does_not_keep_it_from_stopping() {
+	exec 8</mnt/data/file
+	systemctl stop "$unit"
+	exec 8<&-
+	! mountpoint -q /mnt/data || fail "mounted after stop"
+	journal_says 'files are open'
+	systemctl start "$unit"
+}
+
+it_comes_back_after_sigkill() {
+	local pid
+	echo kept >/mnt/data/kept
+	sync /mnt/data/kept
+	pid=$(main_pid)
+	kill -KILL "$pid"
+	wait_for 30 serves_again "$pid"
+	grep -qx kept /mnt/data/kept
+	journal_says 'code=killed, status=9/KILL'
+}
+
+the_watchdog_ends_what_hangs() {
+	local pid
+	pid=$(main_pid)
+	kill -STOP "$pid"
+	wait_for 60 serves_again "$pid"
+	grep -qx kept /mnt/data/kept
+	journal_says 'Watchdog timeout'
+}
+
+an_image_in_use_is_one_line() {
+	! sluicefs --wait=0 /srv/images/data.img /mnt 2>/tmp/err || fail "mounted twice"
+	[ "$(wc -l </tmp/err)" = 1 ] && grep -q "in use by process $(main_pid)" /tmp/err || fail "$(cat /tmp/err)"
+}
+
+a_mistake_in_the_configuration_is_in_the_journal() {
+	printf '[Volume]\nImage=/srv/images/x.img\nMountPiont=/mnt\n' >/etc/sluicefs/wrong.conf
+	! systemctl start sluicefs@wrong.service 2>/dev/null || fail "started"
+	journalctl --no-pager -q -u sluicefs@wrong.service >/tmp/journal
+	grep -m 1 'wrong.conf:3: MountPiont= is not known' /tmp/journal | sed 's/^/  journal: /'
+	grep -q 'wrong.conf:3: MountPiont= is not known' /tmp/journal
+	systemctl reset-failed sluicefs@wrong.service
+}
+
+a_user_has_volumes_of_their_own() {
+	as_user() {
+		setpriv --reuid tester --regid tester --init-groups env XDG_RUNTIME_DIR=/run/user/1000 HOME=/home/tester "$@"
+	}
+	systemctl start user@1000.service
+	as_user systemctl --user start sluicefs-user@mine.service
+	as_user sh -c 'echo mine >~/volume/file && sluicectl -m ~/volume status' | grep -q writable
+	as_user systemctl --user stop sluicefs-user@mine.service
+	! mountpoint -q /home/tester/volume || fail "mounted after stop"
+}
+
+# Nothing syncs: the shutdown has to stop the services in the right order and wait for them.
+what_is_in_memory_at_shutdown() {
+	head -c 20000000 /dev/urandom >/root/big
+	cp /root/big /mnt/data/big
+	cp /root/big /mnt/fstab/big
+	cp /root/big /mnt/auto/big
+}
+
+# ---------------------------------------------------------------- the second boot
+
+is_on_disk_after_it() {
+	cmp /root/big /mnt/data/big
+	cmp /root/big /mnt/fstab/big
+	cmp /root/big /mnt/auto/big
+	grep -qx first /mnt/fstab/file
+	# Each had the time to be unmounted.
+	journalctl --no-pager -q -b -1 -t sluicefs | grep -c 'unmounted, everything is on disk' >/tmp/count
+	echo "  $(cat /tmp/count) volumes of the boot before say that everything is on disk"
+}
+
+and_is_clean() {
+	systemctl stop dependent.service "$unit"
+	umount /mnt/fstab
+	local status=0
+	sluicefs --unmount /mnt/auto || status=$?
+	[ $status = 0 ] || fail "unmount of the automount: $status"
+	for image in data fstab auto; do
+		fsck.sluicefs -n -f /srv/images/$image.img || fail "$image is damaged"
+	done
+}
+
+# ---------------------------------------------------------------- run
+
+scenario() {
+	local status since
+	since=$(date '+%F %T')
+	systemctl reset-failed "$unit" # many starts are what this is about
+	# Not in a list of commands: there set -e would have no effect.
+	(set -eE; trap 'echo "  failed: $BASH_COMMAND"' ERR; "$1") >/tmp/output 2>&1
+	status=$?
+	if [ $status = 0 ]; then
+		echo "ok $1"
+		grep '^  ' /tmp/output
+	else
+		echo "FAILED $1"
+		sed 's/^ */  /' /tmp/output
+		journalctl --no-pager -q --since "$since" -o short-monotonic | tail -n 30 | sed 's/^/  journal: /'
+	fi
+}
+
+phase=$(sed -n 's/.*scenarios=\([0-9]\).*/\1/p' /proc/cmdline)
+echo
+echo "  kernel $(uname -r), $(systemctl --version | head -n 1)"
+if [ "$phase" = 1 ]; then
+	scenario at_boot_through_fstab
+	scenario at_boot_through_the_unit
+	scenario what_depends_on_it_starts_when_it_is_ready
+	scenario it_is_mounted_when_it_is_used
+	scenario the_status_is_current
+	scenario stop_start_restart
+	scenario who_uses_it_does_not_keep_it_from_stopping
+	scenario it_comes_back_after_sigkill
+	scenario the_watchdog_ends_what_hangs
+	scenario an_image_in_use_is_one_line
+	scenario a_mistake_in_the_configuration_is_in_the_journal
+	scenario a_user_has_volumes_of_their_own
+	scenario what_is_in_memory_at_shutdown
+else
+	scenario is_on_disk_after_it
+	scenario and_is_clean
+fi
+echo "scenarios of boot $phase are through"
