@@ -483,6 +483,7 @@ static void another_users_socket_is_refused(void **state)
 	g_autoptr(GError) error = NULL;
 	struct world *w = *state;
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	struct slu_control_client *mine;
 	int fds[2], status;
 	pid_t pid;
 	char c;
@@ -518,7 +519,9 @@ static void another_users_socket_is_refused(void **state)
 	close(fds[1]);
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	unlink(addr.sun_path);
-	assert_echo(client(w), "the right one"); /* the client is left to the end of the process */
+	mine = client(w);
+	assert_echo(mine, "the right one");
+	slu_control_close(mine);
 }
 
 static void nobody_there_is_one_line(void **state)
