@@ -110,7 +110,7 @@ static void data_beyond_the_size_on_disk_is_gone_after_a_crash(void **state)
 	assert_int_equal(read_at(r, ino, 0, back, sizeof(back)), sizeof(back));
 	all_zeros(back, sizeof(back));
 	assert_int_equal(slu_fs_truncate(r->fs, &r->ctx, ino, 0, false, &attr), 0);
-	reclaim_rig(r, free0);
+	reclaim_rig(r, free0, inodes_in_use(r));
 	assert_int_equal(free_blocks(r), free0);
 	assert_int_equal(check_disk(r), 0);
 }
@@ -218,17 +218,18 @@ static void a_truncate_into_it_takes_it_over(void **state)
 static void without_a_name_it_is_freed_whole(void **state)
 {
 	struct rig *r = *state;
-	uint64_t free0;
+	uint64_t free0, inodes0;
 
 	assert_int_equal(slu_fs_sync(r->fs), 0);
 	free0 = free_blocks(r);
+	inodes0 = inodes_in_use(r);
 	make_disordered(r, "file");
 	assert_int_equal(slu_ns_unlink(r->fs->ns, &r->ctx, SLU_INO_ROOT, "file"), 0);
 	commit(r);
 	assert_int_equal(check_disk(r), 1);
 	cut_power(r, 1);
 	mount_rig(r, false);
-	reclaim_rig(r, free0);
+	reclaim_rig(r, free0, inodes0);
 	assert_int_equal(check_disk(r), 0);
 	assert_int_equal(free_blocks(r), free0);
 }
@@ -453,10 +454,11 @@ static void a_real_hole_is_one_in_the_end(void **state)
 static void a_deleted_file_is_waited_for_by_nobody(void **state)
 {
 	struct rig *r = *state;
-	uint64_t ino, fh, free0;
+	uint64_t ino, fh, free0, inodes0;
 
 	assert_int_equal(slu_fs_sync(r->fs), 0);
 	free0 = free_blocks(r);
+	inodes0 = inodes_in_use(r);
 	fill(data, sizeof(data), 84);
 	for (int while_written = 0; while_written < 2; while_written++) {
 		ino = make_file(r, "file");
@@ -473,7 +475,7 @@ static void a_deleted_file_is_waited_for_by_nobody(void **state)
 		assert_true(free_blocks(r) < free0);
 		slu_fs_release(r->fs, ino, fh);
 		slu_ns_forget(r->fs->ns, ino, 1);
-		reclaim_rig(r, free0);
+		reclaim_rig(r, free0, inodes0);
 		assert_int_equal(free_blocks(r), free0);
 	}
 	remount_rig(r);
