@@ -177,8 +177,8 @@ struct served {
 	unsigned int connection; /* the kernel's number of it; 0: not known */
 	uint64_t start_ns;
 
-	struct slu_mutex remount; /* SLU_RANK_CONTROL: the next */
-	bool readonly;            /* now: remounts change it */
+	_Atomic bool remounting; /* one is under way: the next is its own */
+	bool readonly;           /* now: remounts change it */
 };
 
 /* org.sluicefs.Volume on v, which lives as long as the server. */

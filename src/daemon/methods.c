@@ -2,8 +2,8 @@
 /*
  * What the control socket can ask of this daemon: org.sluicefs.Volume.
  *
- * Called in the threads of the control server, several at a time. Takes the lock of what remounts
- * change; everything else is read from where it is counted.
+ * Called in the threads of the control server, several at a time. Takes no lock: what is told is
+ * read from where it is counted, and one remount is let in at a time.
  */
 #include "daemon_private.h"
 #include "interface.h"
@@ -275,18 +275,20 @@ static void run_check_remount(void *ctx, struct slu_control_call *call)
 	options_fini(&want);
 }
 
+/* Draining waits, so no lock is held; two at a time would not know what they return to. */
 static int change_mode(struct served *v, bool readonly)
 {
 	int err = 0;
 
-	slu_mutex_lock(&v->remount);
+	if (atomic_exchange(&v->remounting, true))
+		return -EBUSY;
 	if (!readonly && v->stack->readonly)
 		err = -EROFS;
 	else if (readonly != v->readonly)
 		err = slu_fs_set_readonly(v->stack->fs, readonly);
 	if (!err)
 		v->readonly = readonly;
-	slu_mutex_unlock(&v->remount);
+	atomic_store(&v->remounting, false);
 	return err;
 }
 

@@ -220,7 +220,6 @@ static void open_control(struct daemon *d)
 		.start_ns = slu_clock_ns(),
 		.readonly = d->stack.readonly,
 	};
-	slu_mutex_init(&d->served.remount, SLU_RANK_CONTROL, 0, "remount");
 	if (is_preopened(d) || stat(d->mountpoint, &st))
 		return;
 	/* As the kernel writes it: its own encoding of the filesystem's device number. */
@@ -239,9 +238,6 @@ static void close_control(struct daemon *d)
 {
 	slu_control_stop(d->control);
 	d->control = NULL;
-	if (d->served.o)
-		slu_mutex_fini(&d->served.remount);
-	d->served.o = NULL;
 }
 
 /* ------------------------------------------------------------------ unmounting it ourselves */
