@@ -67,7 +67,6 @@ const struct slu_control_server_stats *slu_control_stats(const struct slu_contro
 JsonObject *slu_control_parameters(struct slu_control_call *call);
 /* The parameter, or NULL after the call has been answered with InvalidParameter. */
 const char *slu_control_string(struct slu_control_call *call, const char *name);
-bool slu_control_int(struct slu_control_call *call, const char *name, int64_t *ret);
 bool slu_control_bool(struct slu_control_call *call, const char *name, bool *ret);
 /* Whether the client asked for a stream. If not, and need: answered with ExpectedMore. */
 bool slu_control_wants_more(struct slu_control_call *call, bool need);
@@ -79,8 +78,8 @@ bool slu_control_ended(struct slu_control_call *call);
  */
 bool slu_control_wait(struct slu_control_call *call, int fd, uint64_t deadline_ns);
 /* parameters: taken; NULL for none. False: the client has gone. */
-bool slu_control_continue(struct slu_control_call *call, JsonNode *parameters);
-void slu_control_reply(struct slu_control_call *call, JsonNode *parameters);
+bool slu_control_continue(struct slu_control_call *call, JsonObject *parameters);
+void slu_control_reply(struct slu_control_call *call, JsonObject *parameters);
 /* name: within the interface, "Failed"; message: for the user, one line. */
 void slu_control_fail(struct slu_control_call *call, const char *name, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -102,10 +101,10 @@ struct slu_control_client *slu_control_connect(const char *path, uid_t uid, GErr
 pid_t slu_control_peer(const struct slu_control_client *c);
 void slu_control_close(struct slu_control_client *c); /* NULL is allowed */
 /* method: whole name; parameters: taken, NULL for none. The reply's, the caller's; NULL and error. */
-JsonObject *slu_control_call(struct slu_control_client *c, const char *method, JsonNode *parameters,
-			     GError **error);
+JsonObject *slu_control_call(struct slu_control_client *c, const char *method,
+			     JsonObject *parameters, GError **error);
 /* Each reply goes to `each` until it says false, which ends the stream and the client's use. */
-bool slu_control_stream(struct slu_control_client *c, const char *method, JsonNode *parameters,
+bool slu_control_stream(struct slu_control_client *c, const char *method, JsonObject *parameters,
 			bool (*each)(void *ctx, JsonObject *reply), void *ctx, GError **error);
 
 /* ------------------------------------------------------------------ what is mounted */

@@ -106,7 +106,7 @@ static bool gone(const struct slu_control_client *c, GError **error)
 	return false;
 }
 
-static bool send_call(struct slu_control_client *c, const char *method, JsonNode *parameters,
+static bool send_call(struct slu_control_client *c, const char *method, JsonObject *parameters,
 		      bool more, GError **error)
 {
 	JsonObject *call = json_object_new();
@@ -115,7 +115,7 @@ static bool send_call(struct slu_control_client *c, const char *method, JsonNode
 
 	json_object_set_string_member(call, "method", method);
 	if (parameters)
-		json_object_set_member(call, "parameters", parameters);
+		json_object_set_object_member(call, "parameters", parameters);
 	if (more)
 		json_object_set_boolean_member(call, "more", true);
 	text = wire_text(call);
@@ -177,8 +177,8 @@ static JsonObject *parameters_of(JsonObject *reply)
 						    : json_object_new();
 }
 
-JsonObject *slu_control_call(struct slu_control_client *c, const char *method, JsonNode *parameters,
-			     GError **error)
+JsonObject *slu_control_call(struct slu_control_client *c, const char *method,
+			     JsonObject *parameters, GError **error)
 {
 	JsonObject *reply = NULL, *result = NULL;
 
@@ -190,7 +190,7 @@ JsonObject *slu_control_call(struct slu_control_client *c, const char *method, J
 	return result;
 }
 
-bool slu_control_stream(struct slu_control_client *c, const char *method, JsonNode *parameters,
+bool slu_control_stream(struct slu_control_client *c, const char *method, JsonObject *parameters,
 			bool (*each)(void *ctx, JsonObject *reply), void *ctx, GError **error)
 {
 	bool more = true, ok = true;

@@ -31,7 +31,7 @@ int wire_receive(struct wire_buffer *b, int fd);
 JsonObject *wire_parse(const char *message);
 
 /* {name: value}, as parameters. */
-JsonNode *wire_one_string(const char *name, const char *value);
+JsonObject *wire_one_string(const char *name, const char *value);
 
 /* Answers calls of org.varlink.service. */
 void service_run(struct slu_control_call *call, const struct slu_control_interface *interface,
@@ -40,6 +40,6 @@ void service_run(struct slu_control_call *call, const struct slu_control_interfa
 void service_fail(struct slu_control_call *call, const char *error, const char *name,
 		  const char *value);
 /* A reply with an error of any name. parameters: taken. */
-void call_fail(struct slu_control_call *call, const char *error, JsonNode *parameters);
+void call_fail(struct slu_control_call *call, const char *error, JsonObject *parameters);
 
 #endif

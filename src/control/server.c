@@ -78,15 +78,6 @@ const char *slu_control_string(struct slu_control_call *call, const char *name)
 	return node ? json_node_get_string(node) : NULL;
 }
 
-bool slu_control_int(struct slu_control_call *call, const char *name, int64_t *ret)
-{
-	JsonNode *node = parameter(call, name, G_TYPE_INT64);
-
-	if (node)
-		*ret = json_node_get_int(node);
-	return node != NULL;
-}
-
 bool slu_control_bool(struct slu_control_call *call, const char *name, bool *ret)
 {
 	JsonNode *node = parameter(call, name, G_TYPE_BOOLEAN);
@@ -160,7 +151,7 @@ static bool send_all(struct client *c, const char *data, size_t len, int timeout
  * The members of a reply; parameters are taken. A stream waits for as long as its reader wants it
  * to: what comes meanwhile is in the reader's ring, or counted as lost.
  */
-static void answer(struct slu_control_call *call, const char *error, JsonNode *parameters,
+static void answer(struct slu_control_call *call, const char *error, JsonObject *parameters,
 		   bool continues)
 {
 	int timeout_ms = continues ? -1 : (int)SLU_CONTROL_SEND_SEC * 1000;
@@ -170,7 +161,7 @@ static void answer(struct slu_control_call *call, const char *error, JsonNode *p
 	if (error)
 		json_object_set_string_member(reply, "error", error);
 	if (parameters)
-		json_object_set_member(reply, "parameters", parameters);
+		json_object_set_object_member(reply, "parameters", parameters);
 	else
 		json_object_set_object_member(reply, "parameters", json_object_new());
 	if (continues)
@@ -181,21 +172,21 @@ static void answer(struct slu_control_call *call, const char *error, JsonNode *p
 		call->gone = !send_all(call->client, text, strlen(text) + 1, timeout_ms);
 }
 
-bool slu_control_continue(struct slu_control_call *call, JsonNode *parameters)
+bool slu_control_continue(struct slu_control_call *call, JsonObject *parameters)
 {
 	slu_assert(call->more && !call->answered);
 	answer(call, NULL, parameters, true);
 	return !call->gone;
 }
 
-void slu_control_reply(struct slu_control_call *call, JsonNode *parameters)
+void slu_control_reply(struct slu_control_call *call, JsonObject *parameters)
 {
 	slu_assert(!call->answered);
 	call->answered = true;
 	answer(call, NULL, parameters, false);
 }
 
-void call_fail(struct slu_control_call *call, const char *error, JsonNode *parameters)
+void call_fail(struct slu_control_call *call, const char *error, JsonObject *parameters)
 {
 	slu_assert(!call->answered);
 	call->answered = true;

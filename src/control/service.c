@@ -39,7 +39,6 @@ static void get_info(struct slu_control_call *call, const struct slu_control_int
 {
 	JsonArray *interfaces = json_array_new();
 	JsonObject *info = json_object_new();
-	JsonNode *node = json_node_new(JSON_NODE_OBJECT);
 
 	json_array_add_string_element(interfaces, SERVICE_INTERFACE);
 	json_array_add_string_element(interfaces, interface->name);
@@ -48,8 +47,7 @@ static void get_info(struct slu_control_call *call, const struct slu_control_int
 	json_object_set_string_member(info, "version", SLU_VERSION);
 	json_object_set_string_member(info, "url", "");
 	json_object_set_array_member(info, "interfaces", interfaces);
-	json_node_take_object(node, info);
-	slu_control_reply(call, node);
+	slu_control_reply(call, info);
 }
 
 static void get_description(struct slu_control_call *call,

@@ -36,14 +36,12 @@ char *wire_text(JsonObject *object)
 	return json_to_string(node, false);
 }
 
-JsonNode *wire_one_string(const char *name, const char *value)
+JsonObject *wire_one_string(const char *name, const char *value)
 {
 	JsonObject *object = json_object_new();
-	JsonNode *node = json_node_new(JSON_NODE_OBJECT);
 
 	json_object_set_string_member(object, name, value);
-	json_node_take_object(node, object);
-	return node;
+	return object;
 }
 
 /* ------------------------------------------------------------------ in */

@@ -169,11 +169,8 @@ static bool kernel_remount(const struct slu_mount_entry *e, bool readonly, GErro
 static bool call(struct slu_control_client *c, const char *method, JsonObject *parameters,
 		 GError **error)
 {
-	JsonNode *node = json_node_new(JSON_NODE_OBJECT);
-	JsonObject *reply;
+	JsonObject *reply = slu_control_call(c, method, parameters, error);
 
-	json_node_take_object(node, parameters);
-	reply = slu_control_call(c, method, node, error);
 	if (!reply)
 		return false;
 	json_object_unref(reply);

@@ -16,21 +16,13 @@
 
 #define WATCH_SLOTS 1024u
 
-static JsonNode *as_node(JsonObject *object)
-{
-	JsonNode *node = json_node_new(JSON_NODE_OBJECT);
-
-	json_node_take_object(node, object);
-	return node;
-}
-
 /* {name: object}, as parameters. */
-static JsonNode *wrapped(const char *name, JsonObject *object)
+static JsonObject *wrapped(const char *name, JsonObject *object)
 {
 	JsonObject *outer = json_object_new();
 
 	json_object_set_object_member(outer, name, object);
-	return as_node(outer);
+	return outer;
 }
 
 static void set_int(JsonObject *o, const char *name, uint64_t value)
@@ -231,7 +223,7 @@ static void run_metrics(void *ctx, struct slu_control_call *call)
 	JsonObject *o = json_object_new();
 
 	json_object_set_array_member(o, "metrics", metrics_collect(ctx));
-	slu_control_reply(call, as_node(o));
+	slu_control_reply(call, o);
 }
 
 /* ------------------------------------------------------------------ sync, remount */

@@ -30,7 +30,6 @@ static void run_echo(void *ctx, struct slu_control_call *call)
 {
 	const char *text = slu_control_string(call, "text");
 	JsonObject *o;
-	JsonNode *node;
 
 	(void)ctx;
 	if (!text)
@@ -40,10 +39,8 @@ static void run_echo(void *ctx, struct slu_control_call *call)
 		return;
 	}
 	o = json_object_new();
-	node = json_node_new(JSON_NODE_OBJECT);
 	json_object_set_string_member(o, "text", text);
-	json_node_take_object(node, o);
-	slu_control_reply(call, node);
+	slu_control_reply(call, o);
 }
 
 /* 1, 2, 3 … until nobody listens any more. */
@@ -58,11 +55,9 @@ static void run_count(void *ctx, struct slu_control_call *call)
 	atomic_fetch_add(&w->streams, 1);
 	for (int64_t i = 1;; i++) {
 		JsonObject *o = json_object_new();
-		JsonNode *node = json_node_new(JSON_NODE_OBJECT);
 
 		json_object_set_int_member(o, "n", i);
-		json_node_take_object(node, o);
-		if (!slu_control_continue(call, node) ||
+		if (!slu_control_continue(call, o) ||
 		    !slu_control_wait(call, -1, fast ? 0 : slu_clock_ns() + 2 * SLU_NS_PER_MS))
 			break;
 	}
@@ -141,14 +136,12 @@ static struct slu_control_client *client(struct world *w)
 	return c;
 }
 
-static JsonNode *one(const char *name, const char *value)
+static JsonObject *one(const char *name, const char *value)
 {
 	JsonObject *o = json_object_new();
-	JsonNode *node = json_node_new(JSON_NODE_OBJECT);
 
 	json_object_set_string_member(o, name, value);
-	json_node_take_object(node, o);
-	return node;
+	return o;
 }
 
 static void assert_echo(struct slu_control_client *c, const char *text)
@@ -163,7 +156,7 @@ static void assert_echo(struct slu_control_client *c, const char *text)
 }
 
 /* The call must be refused with this message. */
-static void assert_refused(struct slu_control_client *c, const char *method, JsonNode *parameters,
+static void assert_refused(struct slu_control_client *c, const char *method, JsonObject *parameters,
 			   const char *message)
 {
 	g_autoptr(GError) error = NULL;
