@@ -31,7 +31,7 @@ serves_again() {
 	[ "$(main_pid)" != "$1" ] && systemctl is-active -q "$unit" && mountpoint -q /mnt/data && ls /mnt/data
 }
 
-# journal_of SCENARIO PATTERN: what the journal says of it
+# journal_says PATTERN: of the unit, and what it says is shown
 journal_says() {
 	journalctl --no-pager -q -o short-monotonic -u "$unit" >/tmp/journal
 	grep -E "$1" /tmp/journal | tail -n 3 | sed 's/^/  journal: /' || true

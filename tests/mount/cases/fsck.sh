@@ -24,6 +24,16 @@ damaged() {
 	expect_match "the last line" 'DAMAGED: [0-9]+ problem' "$(tail -n 1 "$SLU_WORK/out")"
 	expect_eq "the image" "$sum" "$(sha1sum <"$IMG")"
 }
+# all_is_there: after a repair; and the volume can be used
+all_is_there() {
+	mount_volume
+	same_tree /usr/include/linux "$MNT/linux"
+	expect_eq "an attribute of 5,000 bytes" 5000 "$(getfattr --absolute-names --only-values -n user.large "$MNT/linux" | wc -c)"
+	echo new >"$MNT/new"
+	umount_volume
+	fsck_clean
+}
+
 restore() { cp "$SLU_WORK/good.img" "$IMG"; }
 zero() { dd if=/dev/zero of="$IMG" bs=4096 seek="$1" count=1 conv=notrunc 2>/dev/null; }
 
@@ -104,35 +114,22 @@ expect_eq "status when the output is lost" 8 $refused_status
 restore
 zero "$root"
 repaired
-mount_volume
-same_tree /usr/include/linux "$MNT/linux"
-expect_eq "an attribute of 5,000 bytes" 5000 "$(getfattr --absolute-names --only-values -n user.large "$MNT/linux" | wc -c)"
-echo new >"$MNT/new"
-umount_volume
-fsck_clean
+all_is_there
 restore
 
 # The beginning of the image is written over: both superblocks are gone, and no node with them
-wiped() {
-	mount_volume
-	same_tree /usr/include/linux "$MNT/linux"
-	expect_eq "an attribute of 5,000 bytes" 5000 "$(getfattr --absolute-names --only-values -n user.large "$MNT/linux" | wc -c)"
-	echo new >"$MNT/new"
-	umount_volume
-	fsck_clean
-}
 dd if=/dev/zero of="$IMG" bs=1M count=1 conv=notrunc 2>/dev/null
 damaged 'spare superblock in block 16383: is sound, and enough to repair the volume'
 refused 32 'both superblocks are lost; fsck.sluicefs -y repairs' sluicefs -o "$(options)" "$IMG" "$MNT"
 repaired 'the superblocks are written anew, from the spare one in block 16383'
 ! grep -qE 'are lost|out of date' "$SLU_WORK/out" || fail "something is lost: $(cat "$SLU_WORK/out")"
-wiped
+all_is_there
 restore
 dd if=/dev/urandom of="$IMG" bs=1M count=1 conv=notrunc 2>/dev/null
 root=$(od -An -t u8 -j 88 -N 8 "$SLU_WORK/good.img" | tr -d ' ')
 zero "$root"
 repaired 'the superblocks are written anew, from the spare one in block 16383'
-wiped
+all_is_there
 
 # In an image that has become longer since; by more than is looked through, --size tells
 restore
@@ -146,7 +143,7 @@ status=0
 fsck.sluicefs -y --size 64M "$IMG" >"$SLU_WORK/out" 2>&1 || status=$?
 expect_eq "status with --size ($(tail -n 3 "$SLU_WORK/out"))" 1 "$status"
 fsck_clean
-wiped
+all_is_there
 
 # A volume that began at the same place and was longer has left nothing to be mistaken for
 mkfs.sluicefs -q --force --no-discard "$IMG"
