@@ -698,31 +698,31 @@ static void with_both_superblocks_and_any_node_lost_the_rest_comes_back(void **s
 	contents_free(&old);
 }
 
-static void with_both_superblocks_lost_it_can_be_interrupted_too(void **state)
+/* lost: the index of a node that is lost, too; or NO_BLOCK. */
+static void cut_without_superblocks(struct fixture *f, uint64_t lost)
 {
-	struct fixture *f = *state;
 	struct slu_simdisk *was = slu_simdisk_clone(f->disk);
 	struct contents old;
 
 	contents_read(f->disk, &old);
 	fixture_poke_super(f, 3, super_zero, false);
-	cut_everywhere(f, was, &old, NO_BLOCK, SLU_PROBLEM_NODE);
+	if (lost != NO_BLOCK) {
+		lost = old.nodes[lost];
+		lose(f, lost, LOSS_ZERO);
+	}
+	cut_everywhere(f, was, &old, lost, SLU_PROBLEM_NODE);
 	slu_simdisk_free(was);
 	contents_free(&old);
 }
 
+static void with_both_superblocks_lost_it_can_be_interrupted_too(void **state)
+{
+	cut_without_superblocks(*state, NO_BLOCK);
+}
+
 static void and_the_root_it_can_be_interrupted_too(void **state)
 {
-	struct fixture *f = *state;
-	struct slu_simdisk *was = slu_simdisk_clone(f->disk);
-	struct contents old;
-
-	contents_read(f->disk, &old);
-	fixture_poke_super(f, 3, super_zero, false);
-	lose(f, old.nodes[0], LOSS_ZERO);
-	cut_everywhere(f, was, &old, old.nodes[0], SLU_PROBLEM_NODE);
-	slu_simdisk_free(was);
-	contents_free(&old);
+	cut_without_superblocks(*state, 0);
 }
 
 /* A change in every leaf. */
