@@ -88,6 +88,7 @@ enum slu_mutant {
 	SLU_MUTANT_FLUSH_NO_ERROR,   /* a flush that failed is taken for one that worked */
 	SLU_MUTANT_NO_SECOND_LOOK,   /* a name is not looked up again under the locks */
 	SLU_MUTANT_SYNCS_OVERTAKE,   /* a sync passes over what another one is still writing */
+	SLU_MUTANT_SYNC_SETTLES_ALL, /* a sync takes for holes what an append has only begun to send */
 	SLU_MUTANT_END,
 };
 #if defined(SLU_MUTANTS)

@@ -67,8 +67,8 @@ struct slu_aspace {
 	struct slu_ranges writeback; /* page indices with I/O in flight; value: the run's number */
 	uint64_t run_seq;            /* number of the newest run */
 	/*
-	 * Bytes beyond the size on disk that are in no block on disk yet. From the start of a page
-	 * or from the size on disk on, so at most one range for each dirty page.
+	 * Bytes beyond the size on disk that are new to the file and in no block on disk yet. From
+	 * the start of a page, the size before, or what is awaited on, so few for each dirty page.
 	 */
 	struct slu_ranges unsynced;
 	/*
@@ -77,14 +77,15 @@ struct slu_aspace {
 	 * until they have come or are settled.
 	 */
 	struct slu_ranges awaited;
-	uint64_t awaited_last; /* bytes: start of the range added last */
-	uint64_t synced_end;   /* bytes: the greatest end of anything written out */
-	uint32_t npages;       /* pages in the list */
-	uint32_t first_page;   /* of the list of all pages of this inode; SLU_PAGE_NONE */
-	uint32_t nfailed;      /* of them in state ERROR */
-	uint32_t nreads;       /* read requests in flight */
-	uint32_t nwaiters;     /* threads in wait */
-	struct slu_cond wait;  /* the end of writeback, of a read, of an eviction */
+	uint64_t awaited_last;    /* bytes: start of the range added last */
+	uint64_t awaited_last_ns; /* and its value */
+	uint64_t synced_end;      /* bytes: the greatest end of anything written out */
+	uint32_t npages;          /* pages in the list */
+	uint32_t first_page;      /* of the list of all pages of this inode; SLU_PAGE_NONE */
+	uint32_t nfailed;         /* of them in state ERROR */
+	uint32_t nreads;          /* read requests in flight */
+	uint32_t nwaiters;        /* threads in wait */
+	struct slu_cond wait;     /* the end of writeback, of a read, of an eviction */
 	uint64_t wb_error; /* sequence << 32 | errno of the newest writeback error; 0: none yet */
 
 	/* writeback's, under its lock */
@@ -403,8 +404,12 @@ void slu_pages_set_dirty(struct slu_aspace *as, struct slu_frames *fr, struct sl
 void slu_aspace_await(struct slu_aspace *as, uint64_t pos);
 void slu_aspace_arrived(struct slu_aspace *as, uint64_t pos, uint64_t end);
 bool slu_aspace_awaits(struct slu_aspace *as);
-/* What has been awaited since `since` or longer is a hole. UINT64_MAX: all. No lock needed. */
-void slu_aspace_settle(struct slu_aspace *as, uint64_t since);
+/* What is awaited is a hole. No lock needed. */
+void slu_aspace_settle(struct slu_aspace *as);
+/* The same for what any inode has awaited since `since` or longer. */
+void slu_cache_settle(struct slu_cache *c, uint64_t since);
+/* When a write has last passed over bytes, of any inode; 0: never. Every one has a later time. */
+uint64_t slu_cache_awaited_ns(struct slu_cache *c);
 /*
  * The first run of pages that are DIRTY and not WRITEBACK in [*pgidx, end), at most max: marks them
  * WRITEBACK and clears DIRTY. pages[] and frames[] are referenced. Returns how many; *pgidx is the

@@ -79,8 +79,16 @@ int slu_fs_write(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t 
  * parked.
  */
 int slu_fs_fsync(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t fh, bool datasync);
-/* Everything: data, times, a commit. */
+/* Everything that has been received: data, times, a commit. Nothing is on its way. */
 int slu_fs_sync(struct slu_fs *fs);
+/*
+ * The same while applications go on writing. flush has the kernel's write-back cache send what it
+ * holds and waits for that, as syncfs(2) does; its error ends the sync. Called once or twice, with
+ * no lock held.
+ */
+int slu_fs_syncfs(struct slu_fs *fs, int (*flush)(void *ctx), void *ctx);
+/* For the kernel's own request, which comes after its flush. May sleep for 50 ms. */
+int slu_fs_syncfs_flushed(struct slu_fs *fs);
 int slu_fs_truncate(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t size,
 		    bool kill_priv, struct slu_attr *ret);
 /* mode: FALLOC_FL_*: 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, ZERO_RANGE, ZERO_RANGE|KEEP_SIZE. */

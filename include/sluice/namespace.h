@@ -182,10 +182,9 @@ void slu_inode_touch(struct slu_inode *inode, unsigned int what);
  */
 int slu_inode_sync_attr(struct slu_inode *inode, uint64_t *ret_txid);
 /*
- * The same for all inodes with attr_dirty. settle: no byte that a write has passed over is on its
- * way any more; else those of the last seconds may be. Called every commit interval and by sync.
+ * The same for all inodes with attr_dirty. Called every commit interval and by sync.
  */
-int slu_ns_sync_attrs(struct slu_ns *ns, bool settle);
+int slu_ns_sync_attrs(struct slu_ns *ns);
 /* After a write that passed over bytes: keeps the inode until the size has come to disk. */
 void slu_inode_awaits(struct slu_inode *inode);
 

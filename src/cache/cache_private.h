@@ -81,8 +81,10 @@ struct slu_cache {
 	uint32_t dirty_limit, dirty_max;
 	_Atomic uint32_t dirty_used; /* pages DIRTY or WRITEBACK, and room in tickets */
 	_Atomic uint32_t nwaiters;
-	_Atomic uint32_t wakes; /* counts what waiters might have waited for */
-	_Atomic int last_error; /* of writeback; negative errno */
+	_Atomic uint32_t wakes;      /* counts what waiters might have waited for */
+	_Atomic int last_error;      /* of writeback; negative errno */
+	_Atomic uint64_t awaited_ns; /* slu_cache_awaited_ns */
+	_Atomic uint64_t settled_ns; /* what has been awaited since then or longer is a hole */
 
 	_Atomic uint32_t hand; /* clock: the next descriptor to look at */
 

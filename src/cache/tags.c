@@ -14,8 +14,8 @@
  * writeback sees the new frame, or the page is dirty again, and a frame does not change while it is
  * referenced.
  *
- * disk_size. A byte beyond the size on disk is in `unsynced` from the moment its page is dirty
- * until a frame that holds it has been written. Marking the pages, adding the bytes and moving the
+ * disk_size. A byte that is new to the file and beyond the size on disk is in `unsynced` from the
+ * moment its page is dirty until a frame that holds it has been written. Marking the pages, adding the bytes and moving the
  * size is one step under tags; a run remembers the size at its start, before it takes its frames:
  * what that size covers is in those frames. What was added to the last page later has made that
  * page dirty again.
@@ -103,7 +103,114 @@ static uint64_t disk_size_get(struct slu_aspace *as)
 	return disk_size;
 }
 
+/* ------------------------------------------------------------------ awaited */
+
+/*
+ * The kernel sends the pages of its write-back cache in the order of the file, several requests at
+ * a time, and they get here in any order: one may wait for memory while the next is on disk
+ * already. If the size on disk went along, a crash would leave zeros that nobody has written.
+ */
+
+#define AWAITED_MOST 64u /* ranges of one inode; then the last one grows, over what has come too */
+
+/* The first range that is not settled and ends after pos. as->tags. */
+static bool first_awaited(struct slu_aspace *as, uint64_t pos, struct slu_range *ret)
+{
+	uint64_t settled = atomic_load(&as->cache->settled_ns);
+
+	while (slu_ranges_at_or_after(&as->awaited, pos, ret)) {
+		if (ret->value > settled)
+			return true;
+		must_clear(&as->awaited, ret->start, ret->end);
+	}
+	return false;
+}
+
+/* Now, and later than all others. */
+static uint64_t awaited_stamp(struct slu_cache *c)
+{
+	uint64_t newest = atomic_load(&c->awaited_ns), stamp;
+
+	do {
+		stamp = slu_max(slu_clock_ns(), newest + 1);
+	} while (!atomic_compare_exchange_weak(&c->awaited_ns, &newest, stamp));
+	return stamp;
+}
+
+void slu_aspace_await(struct slu_aspace *as, uint64_t pos)
+{
+	uint64_t size = slu_aspace_size(as), stamp;
+
+	if (pos <= size || slu_mutant(NO_AWAIT))
+		return;
+	stamp = awaited_stamp(as->cache);
+	slu_mutex_lock(&as->tags);
+	if (as->awaited.count < AWAITED_MOST || as->awaited_last > size) {
+		as->awaited_last = size;
+		as->awaited_last_ns = stamp;
+	}
+	/* When the last one grows, a sync that settles it has promised the bytes behind it. */
+	must_set(&as->awaited, as->awaited_last, pos, as->awaited_last_ns);
+	slu_mutex_unlock(&as->tags);
+}
+
+void slu_aspace_arrived(struct slu_aspace *as, uint64_t pos, uint64_t end)
+{
+	slu_mutex_lock(&as->tags);
+	if (!slu_ranges_empty(&as->awaited))
+		must_clear(&as->awaited, pos, end);
+	slu_mutex_unlock(&as->tags);
+}
+
+bool slu_aspace_awaits(struct slu_aspace *as)
+{
+	struct slu_range r;
+	bool awaits;
+
+	slu_mutex_lock(&as->tags);
+	awaits = first_awaited(as, 0, &r);
+	slu_mutex_unlock(&as->tags);
+	return awaits;
+}
+
+void slu_aspace_settle(struct slu_aspace *as)
+{
+	slu_mutex_lock(&as->tags);
+	must_clear(&as->awaited, 0, UINT64_MAX);
+	slu_mutex_unlock(&as->tags);
+}
+
+void slu_cache_settle(struct slu_cache *c, uint64_t since)
+{
+	uint64_t settled = atomic_load(&c->settled_ns);
+
+	while (settled < since && !atomic_compare_exchange_weak(&c->settled_ns, &settled, since))
+		;
+}
+
+uint64_t slu_cache_awaited_ns(struct slu_cache *c)
+{
+	return atomic_load(&c->awaited_ns);
+}
+
 /* ------------------------------------------------------------------ dirty */
+
+/*
+ * The first byte of a write up to `end`, from a page on, that is to be on disk before the size there
+ * passes it; end if none is. Not what was in the file before: a sync that is under way has promised
+ * what it was, on disk already or a hole. Unless it is awaited: then it belongs to what came before
+ * it. as->tags.
+ */
+static uint64_t first_unsynced(struct slu_aspace *as, uint64_t pgidx, uint64_t end,
+			       uint64_t disk_size)
+{
+	uint64_t from = slu_max(page_pos(pgidx), slu_aspace_size(as));
+	struct slu_range r;
+
+	if (first_awaited(as, page_pos(pgidx), &r))
+		from = slu_min(from, slu_max(page_pos(pgidx), r.start));
+	return slu_min(end, slu_max(from, disk_size));
+}
 
 void slu_pages_set_dirty(struct slu_aspace *as, struct slu_frames *fr, struct slu_page **pages,
 			 uint32_t n, uint64_t pos, uint64_t end, uint64_t new_size)
@@ -125,7 +232,7 @@ void slu_pages_set_dirty(struct slu_aspace *as, struct slu_frames *fr, struct sl
 		room += !(old & (SLU_PAGE_DIRTY | SLU_PAGE_WRITEBACK));
 	}
 	must_set(&as->dirty, first, first + n, 0);
-	from = slu_max(page_pos(first), disk_size);
+	from = first_unsynced(as, first, end, disk_size);
 	if (from < end)
 		must_set(&as->unsynced, from, end, 0);
 	if (new_size > slu_aspace_size(as))
@@ -137,59 +244,6 @@ void slu_pages_set_dirty(struct slu_aspace *as, struct slu_frames *fr, struct sl
 	fr->dirty -= room;
 	for (uint32_t i = 0; i < n; i++)
 		slu_page_put(c, pages[i]);
-}
-
-/* ------------------------------------------------------------------ awaited */
-
-/*
- * The kernel sends the pages of its write-back cache in the order of the file, several requests at
- * a time, and they get here in any order: one may wait for memory while the next is on disk
- * already. If the size on disk went along, a crash would leave zeros that nobody has written.
- */
-
-#define AWAITED_MOST 64u /* ranges of one inode; then the last one grows, over what has come too */
-
-void slu_aspace_await(struct slu_aspace *as, uint64_t pos)
-{
-	uint64_t size = slu_aspace_size(as);
-
-	if (pos <= size || slu_mutant(NO_AWAIT))
-		return;
-	slu_mutex_lock(&as->tags);
-	if (as->awaited.count < AWAITED_MOST || as->awaited_last > size)
-		as->awaited_last = size;
-	must_set(&as->awaited, as->awaited_last, pos, slu_clock_ns());
-	slu_mutex_unlock(&as->tags);
-}
-
-void slu_aspace_arrived(struct slu_aspace *as, uint64_t pos, uint64_t end)
-{
-	slu_mutex_lock(&as->tags);
-	if (!slu_ranges_empty(&as->awaited))
-		must_clear(&as->awaited, pos, end);
-	slu_mutex_unlock(&as->tags);
-}
-
-bool slu_aspace_awaits(struct slu_aspace *as)
-{
-	bool awaits;
-
-	slu_mutex_lock(&as->tags);
-	awaits = !slu_ranges_empty(&as->awaited);
-	slu_mutex_unlock(&as->tags);
-	return awaits;
-}
-
-void slu_aspace_settle(struct slu_aspace *as, uint64_t since)
-{
-	struct slu_range r = {.end = 0};
-
-	slu_mutex_lock(&as->tags);
-	while (slu_ranges_at_or_after(&as->awaited, r.end, &r)) {
-		if (r.value <= since)
-			must_clear(&as->awaited, r.start, r.end);
-	}
-	slu_mutex_unlock(&as->tags);
 }
 
 bool slu_aspace_dirty(struct slu_aspace *as)
@@ -379,7 +433,7 @@ static uint64_t synced_size(struct slu_aspace *as, uint64_t start, uint64_t end)
 			more = slu_ranges_at_or_after(&as->unsynced, end, &first);
 	}
 	size = more ? slu_min(size, slu_min(first.start, synced)) : size;
-	if (slu_ranges_at_or_after(&as->awaited, 0, &first))
+	if (first_awaited(as, 0, &first))
 		size = slu_min(size, first.start);
 	return size;
 }

@@ -228,8 +228,8 @@ static void run_metrics(void *ctx, struct slu_control_call *call)
 
 /* ------------------------------------------------------------------ sync, remount */
 
-/* What the kernel holds back comes first: syncfs has it written to us. */
-static void run_sync(void *ctx, struct slu_control_call *call)
+/* What the kernel holds back is written to us. */
+static int flush_kernel(void *ctx)
 {
 	struct served *v = ctx;
 	int fd = open(v->mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC), err = 0;
@@ -238,8 +238,14 @@ static void run_sync(void *ctx, struct slu_control_call *call)
 		err = -errno;
 	if (fd >= 0)
 		close(fd);
-	if (!err)
-		err = slu_fs_sync(v->stack->fs);
+	return err;
+}
+
+static void run_sync(void *ctx, struct slu_control_call *call)
+{
+	struct served *v = ctx;
+	int err = slu_fs_syncfs(v->stack->fs, flush_kernel, v);
+
 	if (err)
 		slu_control_fail(call, "Failed", "not everything could be written: %s",
 				 g_strerror(-err));

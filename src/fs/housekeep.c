@@ -7,6 +7,9 @@
  */
 #include "fs_private.h"
 
+/* Nothing that the kernel has sent is on its way for so long. */
+#define AWAIT_NS (10 * SLU_NS_PER_SEC)
+
 /* Frees everything that can be freed now; 0, or the error that keeps the rest. */
 static int reclaim_all(struct slu_fs *fs)
 {
@@ -39,7 +42,10 @@ static void housekeeper(void *arg)
 		if (reclaim)
 			reclaim_all(fs);
 		if (slu_clock_ns() >= next_attrs) {
-			slu_ns_sync_attrs(fs->ns, false);
+			uint64_t now = slu_clock_ns();
+
+			slu_cache_settle(fs->cache, slu_max(now, AWAIT_NS) - AWAIT_NS);
+			slu_ns_sync_attrs(fs->ns);
 			next_attrs = slu_clock_ns() + interval;
 		}
 

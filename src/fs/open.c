@@ -40,7 +40,7 @@ static void count_close(struct slu_fs *fs, struct slu_inode *inode, int flags)
 {
 	/* Before the last writer closes the kernel has sent all it has. */
 	if (for_write(flags) && gate_close_write(fs, inode))
-		slu_aspace_settle(&inode->data, UINT64_MAX);
+		slu_aspace_settle(&inode->data);
 	slu_inode_closed(inode);
 }
 

@@ -52,8 +52,8 @@ int slu_fs_fsync(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t 
 	err = slu_inode_get(fs->ns, ino, &inode);
 	if (err)
 		return err;
-	/* The kernel has sent all that it had first. */
-	slu_aspace_settle(&inode->data, UINT64_MAX);
+	/* The kernel has sent all that it had first, and lets nobody append until it has our answer. */
+	slu_aspace_settle(&inode->data);
 	if (!fs_readonly(fs) || slu_aspace_dirty(&inode->data))
 		err = fs_sync_inode(fs, inode, datasync);
 	/* An error that a retry has healed since is reported all the same, once to each handle. */
@@ -66,16 +66,54 @@ int slu_fs_fsync(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t 
 	return err;
 }
 
-int slu_fs_sync(struct slu_fs *fs)
+/* What writes have passed over after `since` may still be on its way. */
+static int sync_all(struct slu_fs *fs, uint64_t since)
 {
 	int err, attr_err, commit_err;
 
 	if (!fs->wb) /* mounted read-only */
 		return 0;
+	/* First: what fills a hole from here on does not hold up the size that is promised. */
+	slu_cache_settle(fs->cache, since);
 	err = slu_writeback_all(fs->wb);
-	attr_err = slu_ns_sync_attrs(fs->ns, true);
+	if (slu_mutant(SYNC_SETTLES_ALL))
+		slu_cache_settle(fs->cache, slu_cache_awaited_ns(fs->cache));
+	attr_err = slu_ns_sync_attrs(fs->ns);
 	commit_err = slu_store_commit(fs->store, slu_store_txid(fs->store), true);
 	return err ? err : attr_err ? attr_err : commit_err;
+}
+
+int slu_fs_sync(struct slu_fs *fs)
+{
+	return sync_all(fs, slu_cache_awaited_ns(fs->cache));
+}
+
+int slu_fs_syncfs(struct slu_fs *fs, int (*flush)(void *ctx), void *ctx)
+{
+	uint64_t since = slu_cache_awaited_ns(fs->cache);
+	int err = flush(ctx);
+
+	/*
+	 * What had been passed over before the flush has come, or is a hole. What the flush itself,
+	 * or an append beside it, has passed over may be on its way: then the kernel has it dirty.
+	 */
+	if (!err && slu_cache_awaited_ns(fs->cache) > since) {
+		since = slu_cache_awaited_ns(fs->cache);
+		err = flush(ctx);
+	}
+	return err ? err : sync_all(fs, since);
+}
+
+/* Between the arrival of two requests that the kernel has sent together. */
+#define OVERTAKE_NS (50 * SLU_NS_PER_MS)
+
+int slu_fs_syncfs_flushed(struct slu_fs *fs)
+{
+	uint64_t since = slu_cache_awaited_ns(fs->cache);
+
+	if (since + OVERTAKE_NS > slu_clock_ns())
+		slu_sleep_ns(OVERTAKE_NS);
+	return sync_all(fs, since);
 }
 
 static void allow_changes(struct slu_fs *fs, bool allow)

@@ -270,7 +270,7 @@ int op_fsync(struct request *req)
 
 int op_syncfs(struct request *req)
 {
-	int err = slu_fs_sync(fs_of(req));
+	int err = slu_fs_syncfs_flushed(fs_of(req));
 
 	if (!err)
 		reply_error(req, 0);

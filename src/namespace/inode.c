@@ -481,11 +481,8 @@ int slu_inode_sync_attr(struct slu_inode *inode, uint64_t *ret_txid)
 
 #define SYNC_ATTRS_AT_ONCE 64u
 
-/* Nothing that the kernel has sent is on its way for so long. */
-#define AWAIT_NS (10 * SLU_NS_PER_SEC)
-
 /* n of those on the list. */
-static int sync_some(struct slu_ns *ns, size_t n, uint64_t settle_since)
+static int sync_some(struct slu_ns *ns, size_t n)
 {
 	struct slu_ticket ticket = {0};
 	struct slu_inode *inode;
@@ -498,8 +495,6 @@ static int sync_some(struct slu_ns *ns, size_t n, uint64_t settle_since)
 		inode = itable_next_dirty(ns);
 		if (!inode)
 			break;
-		if (S_ISREG(inode->type))
-			slu_aspace_settle(&inode->data, settle_since);
 		err = put_alone_waiting(inode, &ticket);
 		if (err) {
 			slu_mutex_lock(&inode->vol.iomap.lock);
@@ -513,10 +508,8 @@ static int sync_some(struct slu_ns *ns, size_t n, uint64_t settle_since)
 	return err;
 }
 
-int slu_ns_sync_attrs(struct slu_ns *ns, bool settle)
+int slu_ns_sync_attrs(struct slu_ns *ns)
 {
-	uint64_t now = slu_clock_ns(),
-		 since = settle ? UINT64_MAX : slu_max(now, AWAIT_NS) - AWAIT_NS;
 	int err = 0;
 
 	/* Those that are put back meanwhile are for the next time. */
@@ -526,7 +519,7 @@ int slu_ns_sync_attrs(struct slu_ns *ns, bool settle)
 	while (left && !err) {
 		size_t n = slu_min(left, SYNC_ATTRS_AT_ONCE);
 
-		err = sync_some(ns, n, since);
+		err = sync_some(ns, n);
 		left -= n;
 	}
 	return err;

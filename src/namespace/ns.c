@@ -113,7 +113,7 @@ void slu_ns_free(struct slu_ns *ns)
 	ns->opts.reclaim_wanted = NULL;
 	itable_forget_handles(ns);
 	if (!ns_readonly(ns))
-		slu_ns_sync_attrs(ns, true);
+		slu_ns_sync_attrs(ns);
 	lookups_clear(&ns->lookups);
 	itable_queue_orphans(ns);
 	/* What cannot be freed now keeps its orphan record for the next mount. */

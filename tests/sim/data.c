@@ -129,6 +129,17 @@ static int send_piece(struct sim_task *t, uint64_t ino, uint64_t pos, uint64_t e
 			    flags, false, &res);
 }
 
+static void say_sent(struct sim_task *t)
+{
+	struct sim_run *run = t->run;
+
+	slu_mutex_lock(&run->turn_lock);
+	t->sending = 0;
+	t->nsent++;
+	slu_cond_broadcast(&run->turn);
+	slu_mutex_unlock(&run->turn_lock);
+}
+
 /*
  * The pages of an append in an order that `arg` chooses. In between, what is there is written out
  * and committed.
@@ -142,9 +153,9 @@ static void op_send(struct sim_task *t, const struct sim_op *op, struct sim_file
 	bool sent[SIM_PAGES] = {false};
 	int err = 0;
 
-	if (!op->len || end > SIM_MAX_SIZE || sim_other_settles(t))
+	if (!op->len || end > SIM_MAX_SIZE || run->tasks[!t->thread].syncing == f->ino)
 		return;
-	t->sending = true;
+	t->sending = f->ino;
 	sim_pattern(t->data, op->len, run->w->seed ^ ((uint64_t)op->arg << 32));
 	for (uint64_t left = n, at = order % n; left && !err; at = (at + order) % n) {
 		uint64_t from = slu_max(size, (first + at) * SLU_BLOCK_SIZE);
@@ -161,7 +172,7 @@ static void op_send(struct sim_task *t, const struct sim_op *op, struct sim_file
 			slu_store_commit(run->fs->store, slu_store_txid(run->fs->store), true);
 		}
 	}
-	t->sending = false;
+	say_sent(t);
 	if (err)
 		learn(t, f, false);
 	else
@@ -257,12 +268,12 @@ static void op_fsync(struct sim_task *t, const struct sim_op *op, uint64_t ino)
 	struct sim_file *f = sim_model_file(&t->run->model, ino);
 	struct sim_at last = f ? f->last : (struct sim_at){0};
 
-	if (sim_other_sends(t))
+	if (t->run->tasks[!t->thread].sending == ino)
 		return;
-	t->settling = true;
+	t->syncing = ino;
 	if (!slu_fs_fsync(t->run->fs, &t->ctx, ino, UINT64_MAX, op->kind == SIM_FDATASYNC) && f)
 		promise(t, f, last);
-	t->settling = false;
+	t->syncing = 0;
 }
 
 static void op_open(struct sim_task *t, uint64_t ino)

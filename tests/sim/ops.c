@@ -272,16 +272,27 @@ void sim_op_close(struct sim_task *t)
 	}
 }
 
+/* As the kernel's: what another thread has begun to append before has been sent after. */
+static int flush_appends(void *ctx)
+{
+	struct sim_task *t = ctx, *other = &t->run->tasks[!t->thread];
+	struct sim_run *run = t->run;
+	unsigned int n;
+
+	slu_mutex_lock(&run->turn_lock);
+	n = other->nsent;
+	while (other->sending && other->nsent == n)
+		slu_cond_wait(&run->turn, &run->turn_lock);
+	slu_mutex_unlock(&run->turn_lock);
+	return 0;
+}
+
 static void op_sync(struct sim_task *t)
 {
 	struct sim_model *m = &t->run->model;
 
-	if (sim_other_sends(t))
-		return;
-	t->settling = true;
-	if (!slu_fs_sync(t->run->fs))
+	if (!slu_fs_syncfs(t->run->fs, flush_appends, t))
 		sim_model_promise_all(m, sim_model_known(m, t->thread), sim_records(t->run));
-	t->settling = false;
 }
 
 static void op_commit(struct sim_task *t)
@@ -341,16 +352,6 @@ static bool op_on_volume(struct sim_task *t, const struct sim_op *op)
 	default:
 		return false;
 	}
-}
-
-bool sim_other_sends(const struct sim_task *t)
-{
-	return t->run->tasks[!t->thread].sending;
-}
-
-bool sim_other_settles(const struct sim_task *t)
-{
-	return t->run->tasks[!t->thread].settling;
 }
 
 bool sim_op_on_names(enum sim_kind kind)

@@ -12,9 +12,8 @@
  * happened in any order that explains what the operations returned (model.c).
  *
  * Not covered: two writers of one page or of one size, truncate or fallocate beside a write by
- * another thread, fsync or sync while pages of an append are on their way in any order (SIM_SEND;
- * fsync waits for them in the kernel, and of sync the volume promises less), a remount with two
- * threads, silent faults.
+ * another thread, an fsync of the file whose append another thread is sending (SIM_SEND; the kernel
+ * holds the inode's lock for both), a remount with two threads, silent faults.
  */
 #ifndef SIM_H
 #define SIM_H
@@ -341,8 +340,8 @@ struct sim_run {
 	struct slu_fs *fs;
 	struct sim_model model;
 	bool recording;
-	struct slu_mutex turn_lock; /* a leaf: ndone */
-	struct slu_cond turn;
+	struct slu_mutex turn_lock;       /* a leaf: ndone */
+	struct slu_cond turn;             /* and an append has been sent */
 	unsigned int ndone[SIM_NTHREADS]; /* so many of the workload's operations are past */
 	bool unwell;                      /* since the last fault nothing has healed the disk */
 	bool gone;                        /* SIM_GONE */
@@ -355,7 +354,8 @@ struct sim_run {
 		struct slu_thread task;
 		uint64_t open_ino[8], open_fh[8];
 		unsigned int nopen;
-		bool sending, settling;
+		uint64_t sending, syncing;  /* the inode that the kernel would hold locked for it */
+		unsigned int nsent;         /* appends sent; turn_lock */
 		uint8_t data[SIM_MAX_SIZE]; /* of the operation under way */
 	} tasks[SIM_NTHREADS];
 };
@@ -381,12 +381,6 @@ bool sim_unmount(struct sim_run *run);
 /* One operation on the mounted volume and the model. */
 void sim_op_run(struct sim_task *t, const struct sim_op *op);
 bool sim_op_on_names(enum sim_kind kind);
-/*
- * The other thread sends pages of an append, which an fsync waits for in the kernel; or it is at an
- * fsync or sync, which has them wait.
- */
-bool sim_other_sends(const struct sim_task *t);
-bool sim_other_settles(const struct sim_task *t);
 
 /* Where an operation looks: what the volume answers just now. */
 struct sim_place {

@@ -279,8 +279,24 @@ static void add_threads(struct sim_workload *w, struct rng *r)
 			*op = op[-1];
 			op->thread = !op->thread;
 			op->arg = (uint32_t)below(r, 1u << 31);
+		} else if (i && op->kind == SIM_SEND) {
+			/* begun after what the sync has flushed, and not sent before it ends */
+			op[-1].kind = SIM_SYNC;
+			op[-1].thread = !op->thread;
 		}
 	}
+}
+
+/* As editors save: what has just been written takes the place of the old file, and is committed. */
+static void add_save(struct sim_workload *w, struct rng *r)
+{
+	unsigned int at = 1 + (unsigned int)below(r, w->nops - 2);
+	struct sim_op *rename = &w->ops[at];
+
+	rename->kind = SIM_RENAME;
+	rename[-1] = *rename;
+	rename[-1].kind = below(r, 2) ? SIM_WRITE : SIM_APPEND;
+	rename[1].kind = below(r, 2) ? SIM_COMMIT : SIM_COMMIT_SOON;
 }
 
 void sim_random_workload(struct sim_workload *w, uint64_t seed, enum sim_with with)
@@ -294,6 +310,8 @@ void sim_random_workload(struct sim_workload *w, uint64_t seed, enum sim_with wi
 	w->nops = 4 + (unsigned int)below(&r, 40);
 	for (unsigned int i = 0; i < w->nops; i++)
 		any_op(&w->ops[i], &r);
+	if (below(&r, 3) == 0)
+		add_save(w, &r);
 	if (below(&r, 6) == 0) {
 		/* hardly any room is left from here on */
 		w->ops[below(&r, w->nops)] =

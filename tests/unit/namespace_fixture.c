@@ -169,7 +169,7 @@ void nsfx_settle(struct nsfx *fx)
 		ok(slu_inode_get(fx->ns, ROOT, &root));
 		slu_inode_touch(root, SLU_TOUCH_CTIME);
 		slu_inode_put(root);
-		ok(slu_ns_sync_attrs(fx->ns, true));
+		ok(slu_ns_sync_attrs(fx->ns));
 		nsfx_commit(fx);
 	}
 	assert_int_equal(nsfx_space(fx).pending, 0);

@@ -303,20 +303,25 @@ static void a_power_cut_while_unmounting_after_a_create_that_failed_is_clean(voi
 
 /* ------------------------------------------------------------------ writes in no order */
 
-/* As the kernel's write-back cache sends them: pages [first, end) of `data`. */
-static void send_pages(struct rig *r, uint64_t ino, uint64_t first, uint64_t end)
+/* As the kernel's write-back cache sends them: bytes [pos, end) of `data`. */
+static void send_bytes(struct rig *r, uint64_t ino, uint64_t pos, uint64_t end)
 {
-	struct iovec iov = {data + first * 4096, (end - first) * 4096};
+	struct iovec iov = {data + pos, end - pos};
 	const unsigned int flags =
 		SLU_WRITE_KERNEL_CACHE | SLU_WRITE_KEEP_TIMES | SLU_WRITE_UNORDERED;
 	struct slu_write_result res;
 	struct slu_source_buffer src;
 
 	slu_source_buffer_init(&src, &iov, 1);
-	assert_int_equal(slu_fs_write(r->fs, &r->ctx, ino, UINT64_MAX, &src.source, first * 4096,
+	assert_int_equal(slu_fs_write(r->fs, &r->ctx, ino, UINT64_MAX, &src.source, pos,
 				      iov.iov_len, flags, false, &res),
 			 0);
 	assert_int_equal(res.done, iov.iov_len);
+}
+
+static void send_pages(struct rig *r, uint64_t ino, uint64_t first, uint64_t end)
+{
+	send_bytes(r, ino, first * 4096, end * 4096);
 }
 
 /* How many pages the file has on disk, after all that is here has been written out. */
@@ -326,7 +331,7 @@ static uint64_t pages_on_disk(struct rig *r, uint64_t ino)
 	uint64_t size;
 
 	write_out(r, ino, 0, PAGES);
-	assert_int_equal(slu_ns_sync_attrs(r->fs->ns, false), 0);
+	assert_int_equal(slu_ns_sync_attrs(r->fs->ns), 0);
 	commit(r);
 	check_disk(r);
 	inode = get(r, ino);
@@ -336,6 +341,15 @@ static uint64_t pages_on_disk(struct rig *r, uint64_t ino)
 	slu_inode_put(inode);
 	assert_int_equal(size % 4096, 0);
 	return size / 4096;
+}
+
+static uint64_t get_disk_size(struct rig *r, uint64_t ino)
+{
+	struct slu_inode *inode = get(r, ino);
+	uint64_t size = inode->data.disk_size;
+
+	slu_inode_put(inode);
+	return size;
 }
 
 static void what_has_overtaken_others_waits_for_them(void **state)
@@ -398,14 +412,9 @@ static void last_writer_closes(struct rig *r, uint64_t ino)
 
 static void time_passes(struct rig *r, uint64_t ino)
 {
-	struct slu_inode *inode = get(r, ino);
-
-	slu_aspace_settle(&inode->data, slu_clock_ns() - SLU_NS_PER_SEC);
-	slu_inode_put(inode);
+	slu_cache_settle(r->fs->cache, slu_clock_ns() - SLU_NS_PER_SEC);
 	assert_int_equal(pages_on_disk(r, ino), 3);
-	inode = get(r, ino);
-	slu_aspace_settle(&inode->data, slu_clock_ns());
-	slu_inode_put(inode);
+	slu_cache_settle(r->fs->cache, slu_clock_ns());
 }
 
 static void the_hole_is_filled_by_hand(struct rig *r, uint64_t ino)
@@ -445,6 +454,115 @@ static void a_real_hole_is_one_in_the_end(void **state)
 	assert_memory_equal(back, data, 3 * 4096);
 	all_zeros(back + 3 * 4096, 5 * 4096);
 	assert_memory_equal(back + 30 * 4096, data + 30 * 4096, (PAGES - 30) * 4096);
+}
+
+/* The second half of a sync, then a power cut: so many bytes of `data` are in the file. */
+static void ends_with(struct rig *r, uint64_t size)
+{
+	uint64_t ino;
+
+	assert_int_equal(slu_ns_sync_attrs(r->fs->ns), 0);
+	commit(r);
+	cut_power(r, 1);
+	check_disk(r);
+	mount_rig(r, false);
+	ino = find_file(r, "file");
+	assert_int_equal(size_of(r, ino), size);
+	assert_int_equal(read_at(r, ino, 0, back, sizeof(back)), size);
+}
+
+/* The last page is on disk and waits for those before it when it becomes dirty again. */
+static void an_append_beside_a_sync_takes_nothing_back(void **state)
+{
+	struct rig *r = *state;
+	uint64_t ino = make_file(r, "file");
+
+	fill(data, sizeof(data), 83);
+	send_bytes(r, ino, 4 * 4096, 4 * 4096 + 7);
+	write_out(r, ino, 4, 5);
+	send_pages(r, ino, 0, 4);
+	send_bytes(r, ino, 4 * 4096 + 7, 5 * 4096);
+	write_out(r, ino, 0, 4);
+	ends_with(r, 4 * 4096 + 7);
+	assert_memory_equal(back, data, 4 * 4096 + 7);
+}
+
+/* A sync has promised the hole, and what lies behind it. */
+static void filling_a_hole_beside_a_sync_takes_nothing_back(void **state)
+{
+	struct rig *r = *state;
+	uint64_t ino = make_file(r, "file");
+
+	fill(data, sizeof(data), 84);
+	send_pages(r, ino, 4, 5);
+	slu_cache_settle(r->fs->cache, slu_cache_awaited_ns(r->fs->cache));
+	send_pages(r, ino, 1, 2);
+	write_out(r, ino, 4, 5);
+	ends_with(r, 5 * 4096);
+	assert_memory_equal(back + 4 * 4096, data + 4 * 4096, 4096);
+	all_zeros(back, 4 * 4096);
+}
+
+struct kernel_pages {
+	struct rig *r;
+	uint64_t ino, first[2], end[2]; /* sent by each flush; end 0: none */
+	unsigned int nflushes;
+};
+
+static int flush_pages(void *ctx)
+{
+	struct kernel_pages *k = ctx;
+	unsigned int n = k->nflushes++;
+
+	assert_true(n < 2);
+	if (k->end[n])
+		send_pages(k->r, k->ino, k->first[n], k->end[n]);
+	return 0;
+}
+
+/* What a flush has shown to be missing comes with the next one, or is a hole. */
+static void a_sync_asks_again_where_something_was_overtaken(void **state)
+{
+	static const struct {
+		uint64_t first[2], end[2], size;
+		unsigned int nflushes;
+	} cases[] = {
+		{.end = {4, 0}, .size = 4, .nflushes = 1},
+		{.first = {5, 4}, .end = {6, 5}, .size = 6, .nflushes = 2},
+		{.first = {9, 8}, .end = {12, 9}, .size = 12, .nflushes = 2},
+		{.first = {20, 0}, .end = {30, 0}, .size = 30, .nflushes = 2},
+	};
+	struct rig *r = *state;
+	struct kernel_pages k = {.r = r, .ino = make_file(r, "file")};
+
+	fill(data, sizeof(data), 85);
+	for (size_t i = 0; i < slu_array_size(cases); i++) {
+		k.nflushes = 0;
+		memcpy(k.first, cases[i].first, sizeof(k.first));
+		memcpy(k.end, cases[i].end, sizeof(k.end));
+		assert_int_equal(slu_fs_syncfs(r->fs, flush_pages, &k), 0);
+		assert_int_equal(k.nflushes, cases[i].nflushes);
+		assert_int_equal(get_disk_size(r, k.ino), cases[i].size * 4096);
+	}
+	/* The kernel's own request comes after its flush. */
+	send_pages(r, k.ino, 35, 40);
+	assert_int_equal(slu_fs_syncfs_flushed(r->fs), 0);
+	assert_int_equal(get_disk_size(r, k.ino), 40 * 4096);
+}
+
+static int flush_that_fails(void *ctx)
+{
+	return -EIO;
+}
+
+static void a_sync_fails_with_the_flush(void **state)
+{
+	struct rig *r = *state;
+	uint64_t before = slu_store_txid(r->fs->store);
+
+	make_file(r, "file");
+	assert_int_equal(slu_fs_syncfs(r->fs, flush_that_fails, NULL), -EIO);
+	assert_int_equal(slu_store_txid(r->fs->store), before);
 }
 
 /*
@@ -534,6 +652,10 @@ int main(void)
 		RIG_CASE(a_power_cut_while_unmounting_after_a_create_that_failed_is_clean),
 		RIG_CASE(what_has_overtaken_others_waits_for_them),
 		RIG_CASE(nothing_is_waited_for_once_all_has_come),
+		RIG_CASE(an_append_beside_a_sync_takes_nothing_back),
+		RIG_CASE(filling_a_hole_beside_a_sync_takes_nothing_back),
+		RIG_CASE(a_sync_asks_again_where_something_was_overtaken),
+		RIG_CASE(a_sync_fails_with_the_flush),
 		RIG_CASE(a_real_hole_is_one_in_the_end),
 		RIG_CASE(a_deleted_file_is_waited_for_by_nobody),
 		RIG_CASE(a_file_of_holes_is_whole_in_the_end),

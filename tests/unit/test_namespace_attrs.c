@@ -174,7 +174,7 @@ static void many_touched_inodes_are_written_in_steps(void **state)
 		slu_inode_put(inode);
 	}
 	assert_int_equal(fx.ns->table.dirty.n, N);
-	ok(slu_ns_sync_attrs(fx.ns, true));
+	ok(slu_ns_sync_attrs(fx.ns));
 	assert_int_equal(fx.ns->table.dirty.n, 0);
 	nsfx_commit(&fx);
 	nsfx_crash(&fx);
@@ -197,7 +197,7 @@ static void times_that_cannot_be_written_now_are_written_later(void **state)
 	slu_inode_put(inode);
 	for (uint64_t n = 1; fx.ns->table.dirty.n; n++) {
 		slu_alloc_fail_nth(n);
-		int err = slu_ns_sync_attrs(fx.ns, true);
+		int err = slu_ns_sync_attrs(fx.ns);
 		slu_alloc_fail_nth(0);
 		assert_true(err == 0 || err == -ENOMEM);
 		failures += err != 0;

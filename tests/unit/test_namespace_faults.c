@@ -538,7 +538,7 @@ static void a_store_that_has_failed_refuses_changes_and_can_be_left(void **state
 		assert_int_equal(changes[i].fn(), -EROFS);
 	uint64_t txid;
 	assert_int_equal(slu_inode_sync_attr(inode, &txid), -EROFS);
-	assert_int_equal(slu_ns_sync_attrs(fx.ns, true), -EROFS);
+	assert_int_equal(slu_ns_sync_attrs(fx.ns), -EROFS);
 	slu_inode_put(inode);
 	forget_all(&fx, gone);
 	assert_int_equal(slu_ns_reclaim(fx.ns), -EROFS);

@@ -518,7 +518,7 @@ static void check_all(void)
 
 static void save(void)
 {
-	ok(slu_ns_sync_attrs(fx.ns, true));
+	ok(slu_ns_sync_attrs(fx.ns));
 	nsfx_commit(&fx);
 	saved = model;
 }

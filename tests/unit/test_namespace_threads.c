@@ -220,7 +220,7 @@ static void clean(void *arg)
 {
 	while (!atomic_load(&stop)) {
 		assert_true(slu_ns_reclaim(fx.ns) >= 0);
-		ok(slu_ns_sync_attrs(fx.ns, true));
+		ok(slu_ns_sync_attrs(fx.ns));
 		slu_store_commit_soon(fx.store);
 		slu_sleep_ns(SLU_NS_PER_MS);
 	}
