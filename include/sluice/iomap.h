@@ -50,6 +50,7 @@ struct slu_iomap {
  *	allocate	writeback (or O_SYNC write), on a DELALLOC mapping; no inode lock held
  *	complete	writeback; after the data I/O; no lock held
  *	remove		truncate, punch, eviction of an unlinked inode; see below
+ *	forget		writeback; at the end, when nobody else uses the inode
  *
  * Each verb takes the inode's `lock` itself. Verbs with `need` follow base.h: need given: -EAGAIN
  * instead of waiting; need NULL: may wait, no lock held.
@@ -107,6 +108,11 @@ struct slu_iomap_ops {
 	 */
 	int (*remove)(struct slu_iomap_inode *inode, uint64_t pos, uint64_t len, uint64_t disk_size,
 		      struct slu_need *need);
+	/*
+	 * DELALLOC → HOLE in the whole inode, without a look at any record: for dirty pages that
+	 * are given up. Nothing is in flight. Never fails.
+	 */
+	void (*forget)(struct slu_iomap_inode *inode);
 };
 
 /*

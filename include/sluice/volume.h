@@ -93,11 +93,6 @@ struct slu_volume_inode {
 void slu_volume_inode_init(struct slu_volume_inode *vi, struct slu_volume *vol, uint64_t ino,
 			   const struct slu_iomap_owner *owner);
 void slu_volume_inode_fini(struct slu_volume_inode *vi);
-/*
- * Gives back every reservation and touches no record: for an inode whose dirty pages are given up,
- * at the end of a volume that can no longer be written. Nothing may be in flight. Never fails.
- */
-void slu_volume_inode_forget(struct slu_volume_inode *vi);
 
 /*
  * fallocate: HOLE in [*pos, end) gets UNWRITTEN extents, out of fresh space; other types stay.

@@ -552,6 +552,20 @@ out:
 	return err;
 }
 
+static void mem_forget(struct slu_iomap_inode *inode)
+{
+	struct slu_mem_inode *mi = mem_inode(inode);
+
+	slu_mutex_lock(&inode->lock);
+	slu_mutex_lock(&mi->mem->lock);
+	for (size_t i = 0; i < mi->nchunks; i++)
+		for (uint64_t j = 0; j < CHUNK_PAGES; j++)
+			if (mi->chunks[i]->pages[j].type == SLU_IOMAP_DELALLOC)
+				page_unreserve(mi, &mi->chunks[i]->pages[j]);
+	slu_mutex_unlock(&mi->mem->lock);
+	slu_mutex_unlock(&inode->lock);
+}
+
 static const struct slu_iomap_ops mem_ops = {
 	.map = mem_map,
 	.reserve = mem_reserve,
@@ -559,6 +573,7 @@ static const struct slu_iomap_ops mem_ops = {
 	.allocate = mem_allocate,
 	.complete = mem_complete,
 	.remove = mem_remove,
+	.forget = mem_forget,
 };
 
 /* ------------------------------------------------------------------ life */

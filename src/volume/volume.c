@@ -501,6 +501,13 @@ static int volume_complete(struct slu_iomap_inode *inode, const struct slu_iomap
 
 /* ------------------------------------------------------------------ life */
 
+static void volume_forget(struct slu_iomap_inode *inode)
+{
+	slu_mutex_lock(&inode->lock);
+	volume_cancel(volume_inode(inode), 0, FILE_BLOCKS_END, UINT32_MAX);
+	slu_mutex_unlock(&inode->lock);
+}
+
 static const struct slu_iomap_ops volume_ops = {
 	.map = volume_map,
 	.reserve = volume_reserve,
@@ -508,6 +515,7 @@ static const struct slu_iomap_ops volume_ops = {
 	.allocate = volume_allocate,
 	.complete = volume_complete,
 	.remove = volume_remove,
+	.forget = volume_forget,
 };
 
 #define PREFILL_MAX 4096u
@@ -544,11 +552,4 @@ void slu_volume_inode_fini(struct slu_volume_inode *vi)
 	slu_assert(vi->reservation.blocks == 0 && vi->reservation.records == 0);
 	slu_ranges_fini(&vi->delalloc);
 	slu_mutex_fini(&vi->iomap.lock);
-}
-
-void slu_volume_inode_forget(struct slu_volume_inode *vi)
-{
-	slu_mutex_lock(&vi->iomap.lock);
-	volume_cancel(vi, 0, FILE_BLOCKS_END, UINT32_MAX);
-	slu_mutex_unlock(&vi->iomap.lock);
 }

@@ -198,27 +198,6 @@ const struct slu_writeback_stats *slu_writeback_stats(const struct slu_writeback
 
 /* ------------------------------------------------------------------ the end */
 
-/*
- * Gives the reservation of a lost range back. What lies under MAPPED and UNWRITTEN stays as it was.
- */
-static void lose_reservation(struct slu_aspace *as, uint64_t pos, uint64_t end)
-{
-	struct slu_iomap_inode *backend = as->backend;
-	struct slu_iomap m;
-
-	for (; pos < end; pos = m.pos + m.len) {
-		int err;
-
-		if (backend->ops->map(backend, pos, end - pos, &m, NULL))
-			return;
-		if (m.type != SLU_IOMAP_DELALLOC)
-			continue;
-		do {
-			err = backend->ops->remove(backend, m.pos, m.len, SLU_DISK_SIZE_KEEP, NULL);
-		} while (err > 0);
-	}
-}
-
 /* Names what could not be written, range by range, and drops it. Nobody uses the inode any more. */
 static void lose(struct slu_writeback *wb, struct slu_aspace *as)
 {
@@ -235,8 +214,9 @@ static void lose(struct slu_writeback *wb, struct slu_aspace *as)
 
 		slu_event_post(&wb->events, &ev);
 		(void)slu_pages_drop(as, r.start, r.end); /* no run is in flight any more */
-		lose_reservation(as, ev.pos, ev.pos + ev.len);
 	}
+	/* What lies under MAPPED and UNWRITTEN stays as it was. */
+	as->backend->ops->forget(as->backend);
 	slu_aspace_forget(as, 0, UINT64_MAX);
 }
 

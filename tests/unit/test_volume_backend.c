@@ -763,7 +763,7 @@ static void a_volume_that_cannot_be_written_lets_go_of_its_reservations(void **s
 	assert_pages(inode, 0, "MMHHDDDHH");
 	assert_int_equal(try_remove(inode, 0, 6 * PG, SLU_DISK_SIZE_KEEP), -EROFS);
 	assert_pages(inode, 0, "MMHHHHDHH");
-	slu_volume_inode_forget(&vf->inode);
+	inode->ops->forget(inode);
 	assert_int_equal(vf->inode.reservation.blocks, 0);
 	assert_int_equal(vf->inode.reservation.records, 0);
 	assert_pages(inode, 0, "MMHHHHHHH");

@@ -300,8 +300,8 @@ static void load_record(struct volume_fixture *vf, uint64_t ino, struct fixture_
 void volume_fixture_crash(struct volume_fixture *vf, uint64_t seed)
 {
 	slu_simdisk_power_cut(vf->disk, seed);
-	slu_volume_inode_forget(&vf->inode);
-	slu_volume_inode_forget(&vf->filler);
+	vf->inode.iomap.ops->forget(&vf->inode.iomap);
+	vf->filler.iomap.ops->forget(&vf->filler.iomap);
 	fixture_close(vf);
 	fixture_open(vf);
 	load_record(vf, FIXTURE_INO, &vf->fx.record);
