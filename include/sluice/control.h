@@ -68,6 +68,8 @@ JsonObject *slu_control_parameters(struct slu_control_call *call);
 /* The parameter, or NULL after the call has been answered with InvalidParameter. */
 const char *slu_control_string(struct slu_control_call *call, const char *name);
 bool slu_control_bool(struct slu_control_call *call, const char *name, bool *ret);
+/* One that may be missing or null: *ret is dflt then. False: as above. */
+bool slu_control_int(struct slu_control_call *call, const char *name, int64_t dflt, int64_t *ret);
 /* Whether the client asked for a stream. If not, and need: answered with ExpectedMore. */
 bool slu_control_wants_more(struct slu_control_call *call, bool need);
 /* The server stops, or the client has gone: a handler that waits should end. */

@@ -87,6 +87,19 @@ bool slu_control_bool(struct slu_control_call *call, const char *name, bool *ret
 	return node != NULL;
 }
 
+bool slu_control_int(struct slu_control_call *call, const char *name, int64_t dflt, int64_t *ret)
+{
+	JsonNode *node = json_object_get_member(call->parameters, name);
+
+	*ret = dflt;
+	if (!node || JSON_NODE_HOLDS_NULL(node))
+		return true;
+	node = parameter(call, name, G_TYPE_INT64);
+	if (node)
+		*ret = json_node_get_int(node);
+	return node != NULL;
+}
+
 bool slu_control_wants_more(struct slu_control_call *call, bool need)
 {
 	if (!call->more && need)

@@ -3,7 +3,7 @@
  * What the control socket can ask of this daemon: org.sluicefs.Volume.
  *
  * Called in the threads of the control server, several at a time. Takes no lock: what is told is
- * read from where it is counted, and one remount is let in at a time.
+ * read from where it is counted, and one remount or grow is let in at a time.
  */
 #include "daemon_private.h"
 #include "interface.h"
@@ -272,7 +272,7 @@ static int change_mode(struct served *v, bool readonly)
 {
 	int err = 0;
 
-	if (atomic_exchange(&v->remounting, true))
+	if (atomic_exchange(&v->changing, true))
 		return -EBUSY;
 	if (!readonly && v->stack->readonly)
 		err = -EROFS;
@@ -280,7 +280,7 @@ static int change_mode(struct served *v, bool readonly)
 		err = slu_fs_set_readonly(v->stack->fs, readonly);
 	if (!err)
 		v->readonly = readonly;
-	atomic_store(&v->remounting, false);
+	atomic_store(&v->changing, false);
 	return err;
 }
 
@@ -309,6 +309,7 @@ static const struct slu_control_method methods[] = {
 	{"Sync", run_sync},
 	{"CheckRemount", run_check_remount},
 	{"Remount", run_remount},
+	{"Grow", run_grow},
 	{NULL, NULL},
 };
 

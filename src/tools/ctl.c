@@ -24,6 +24,7 @@ static const struct ctl_command commands[] = {
 	{"watch", "", "What happens, as it happens", true, 0, ctl_watch},
 	{"metrics", "", "Every counter, in Prometheus's text format", true, 0, ctl_metrics},
 	{"sync", "", "Return when everything is on disk", true, 0, ctl_sync},
+	{"grow", "[SIZE|+SIZE]", "Make the volume longer while it is in use", true, 0, ctl_grow, 1},
 };
 
 static char *about(void)
@@ -92,9 +93,14 @@ struct slu_control_client *ctl_connect(const struct ctl *c)
 
 JsonObject *ctl_call(struct ctl *c, const char *method)
 {
+	return ctl_call_with(c, method, NULL);
+}
+
+JsonObject *ctl_call_with(struct ctl *c, const char *method, JsonObject *parameters)
+{
 	g_autoptr(GError) error = NULL;
 	g_autofree char *full = g_strconcat(VOLUME, method, NULL);
-	JsonObject *reply = slu_control_call(c->client, full, NULL, &error);
+	JsonObject *reply = slu_control_call(c->client, full, parameters, &error);
 
 	if (!reply)
 		slu_tool_error("%s", error->message);
@@ -161,7 +167,7 @@ int main(int argc, char **argv)
 		slu_tool_error("\"%s\" is not a command; see --help", argv[1]);
 		return CTL_USAGE;
 	}
-	if (argc - 2 != command->nargs) {
+	if (argc - 2 < command->nargs || argc - 2 > command->nargs + command->more) {
 		slu_tool_error("usage: sluicectl %s%s%s", command->name,
 			       *command->arguments ? " " : "", command->arguments);
 		return CTL_USAGE;
