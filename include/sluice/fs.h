@@ -90,6 +90,12 @@ int slu_fs_fallocate(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, int m
 int slu_fs_seek(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t pos, int whence,
 		uint64_t *ret);
 /*
+ * The next extents of a file, as slu_volume_extents has them, and its size: for tools. Speaks of what
+ * has been received, dirty pages included. -ENOENT, -ESTALE, -EINVAL (no file), -EIO, -ENOMEM.
+ */
+int slu_fs_extents(struct slu_fs *fs, uint64_t ino, uint64_t *pos, struct slu_iomap *maps,
+		   unsigned int max, uint64_t *ret_size);
+/*
  * Whether a handle that may write is open (a mapping keeps its file open): then a kernel with a
  * write-back cache may have data that nobody here has seen.
  */

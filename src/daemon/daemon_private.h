@@ -183,8 +183,9 @@ struct served {
 
 /* org.sluicefs.Volume on v, which lives as long as the server. */
 struct slu_control_interface methods_interface(struct served *v);
-/* methods_grow.c */
+/* methods_grow.c, methods_map.c */
 void run_grow(void *ctx, struct slu_control_call *call);
+void run_map(void *ctx, struct slu_control_call *call);
 /* An array of Metric, the caller's. */
 JsonArray *metrics_collect(const struct served *v);
 

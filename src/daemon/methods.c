@@ -310,6 +310,7 @@ static const struct slu_control_method methods[] = {
 	{"CheckRemount", run_check_remount},
 	{"Remount", run_remount},
 	{"Grow", run_grow},
+	{"Map", run_map, .max_fds = 1},
 	{NULL, NULL},
 };
 

@@ -5,7 +5,7 @@
 #include "ctl_private.h"
 #include <string.h>
 
-static gchar *opt_mountpoint, *opt_socket;
+static gchar *opt_mountpoint, *opt_socket, *opt_inode;
 static gboolean opt_json, opt_version;
 
 static const GOptionEntry entries[] = {
@@ -13,6 +13,8 @@ static const GOptionEntry entries[] = {
 	 "MOUNTPOINT"},
 	{"socket", 's', 0, G_OPTION_ARG_FILENAME, &opt_socket, "The volume behind this socket",
 	 "SOCKET"},
+	{"inode", 'i', 0, G_OPTION_ARG_STRING, &opt_inode, "map: the file with this inode number",
+	 "N"},
 	{"json", 'j', 0, G_OPTION_ARG_NONE, &opt_json, "Answer in JSON", NULL},
 	{"version", 'V', 0, G_OPTION_ARG_NONE, &opt_version, "Show the version", NULL},
 	{NULL},
@@ -25,6 +27,7 @@ static const struct ctl_command commands[] = {
 	{"metrics", "", "Every counter, in Prometheus's text format", true, 0, ctl_metrics},
 	{"sync", "", "Return when everything is on disk", true, 0, ctl_sync},
 	{"grow", "[SIZE|+SIZE]", "Make the volume longer while it is in use", true, 0, ctl_grow, 1},
+	{"map", "FILE", "Where a file lies in the volume", false, 0, ctl_map, 1},
 };
 
 static char *about(void)
@@ -131,7 +134,10 @@ static const struct ctl_command *find_command(const char *name)
 
 static int run(const struct ctl_command *command, char **args)
 {
-	struct ctl c = {.mountpoint = opt_mountpoint, .socket = opt_socket, .json = opt_json};
+	struct ctl c = {.mountpoint = opt_mountpoint,
+			.socket = opt_socket,
+			.json = opt_json,
+			.inode = opt_inode};
 	int status;
 
 	if (command->connects) {
@@ -170,6 +176,10 @@ int main(int argc, char **argv)
 	if (argc - 2 < command->nargs || argc - 2 > command->nargs + command->more) {
 		slu_tool_error("usage: sluicectl %s%s%s", command->name,
 			       *command->arguments ? " " : "", command->arguments);
+		return CTL_USAGE;
+	}
+	if (opt_inode && command->run != ctl_map) {
+		slu_tool_error("only map takes --inode");
 		return CTL_USAGE;
 	}
 	return run(command, argv + 2);

@@ -13,6 +13,7 @@
 struct ctl {
 	const char *mountpoint, *socket; /* as given, or NULL */
 	bool json;
+	const char *inode;                 /* --inode, or NULL */
 	struct slu_control_client *client; /* connected, for commands that need one */
 };
 
@@ -41,5 +42,6 @@ int ctl_watch(struct ctl *c, char **args);
 int ctl_metrics(struct ctl *c, char **args);
 int ctl_sync(struct ctl *c, char **args);
 int ctl_grow(struct ctl *c, char **args);
+int ctl_map(struct ctl *c, char **args);
 
 #endif
