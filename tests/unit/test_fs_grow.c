@@ -193,6 +193,63 @@ static void a_power_cut_leaves_one_size_or_the_other(void **state)
 	assert_true(longer > 0 && longer < tried);
 }
 
+struct writer {
+	struct rig *r;
+	uint64_t ino;
+	struct slu_thread thread;
+	_Atomic bool stop;
+	uint64_t written; /* bytes */
+};
+
+static void write_until_told(void *arg)
+{
+	struct writer *w = arg;
+	uint64_t done;
+
+	/* A full volume is waited out: it is about to grow. */
+	while (!atomic_load(&w->stop)) {
+		int err = try_write(w->r, w->ino, w->written, data, sizeof(data), &done);
+
+		slu_assert(!err || err == -ENOSPC);
+		w->written += done;
+		if (!err && w->written % (16 * sizeof(data)) == 0)
+			err = slu_fs_fsync(w->r->fs, &w->r->ctx, w->ino, UINT64_MAX, false);
+		slu_assert(!err || err == -ENOSPC);
+	}
+}
+
+static void it_grows_beside_writers(void **state)
+{
+	struct rig *r = *state;
+	struct writer w[2];
+	struct slu_fs_growth g;
+
+	fill(data, sizeof(data), 7);
+	for (unsigned int i = 0; i < 2; i++) {
+		w[i] = (struct writer){.r = r, .ino = make_file(r, i ? "b" : "a")};
+		assert_int_equal(slu_thread_start(&w[i].thread, "writer", write_until_told, &w[i]),
+				 0);
+	}
+	for (uint64_t n = VOLUME_BLOCKS + 700; n < 3 * VOLUME_BLOCKS; n += 1700) {
+		assert_int_equal(grow(r, n, &g), 0);
+		assert_int_equal(g.to, n);
+		slu_sleep_ns(10 * SLU_NS_PER_MS);
+	}
+	for (unsigned int i = 0; i < 2; i++) {
+		atomic_store(&w[i].stop, true);
+		slu_thread_join(&w[i].thread);
+	}
+	assert_true(w[0].written + w[1].written > 0);
+	remount_rig(r);
+	assert_int_equal(check_disk(r->disk), g.to);
+	for (unsigned int i = 0; i < 2; i++)
+		for (uint64_t pos = 0; pos < w[i].written; pos += sizeof(data)) {
+			size_t n = slu_min(sizeof(data), w[i].written - pos);
+
+			assert_int_equal(read_at(r, w[i].ino, pos, back, n), n);
+		}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -200,6 +257,7 @@ int main(void)
 		RIG_CASE(what_cannot_be_is_refused_and_changes_nothing),
 		RIG_CASE(what_lies_behind_the_volume_is_kept),
 		RIG_CASE(a_commit_that_fails_is_told_and_made_up_for),
+		RIG_CASE(it_grows_beside_writers),
 		RIG_CASE(a_power_cut_leaves_one_size_or_the_other),
 	};
 
