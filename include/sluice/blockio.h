@@ -164,8 +164,8 @@ int slu_blockio_used(struct slu_blockio *bio, uint64_t blkno, uint64_t *ret);
  * Somebody may cut a file off behind our back (devices do not shrink). What was there is gone, and
  * a write beyond the end would make the file long again, with zeros in between that read as if they
  * were data. So whoever has a volume in the image says how many blocks it needs (expect), and asks
- * before a series of writes, and before promising that they are there (is_cut: one fstat). Once it was seen, here or by a read in vain, it stays true, and every
- * write fails with -EIO.
+ * before a series of writes, and before promising that they are there (is_cut: one fstat). Once it
+ * was seen, here or by a read in vain, it stays true, and every write fails with -EIO.
  */
 void slu_blockio_expect(struct slu_blockio *bio, uint64_t nblocks);
 bool slu_blockio_is_cut(struct slu_blockio *bio);

@@ -113,9 +113,9 @@ int slu_fs_copy_range(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino_in, u
  * more than a volume, or a file of the host, can be; -ERANGE: the device, or the part of the image
  * that may be used, ends before (ret->image); -EEXIST: what lies behind the volume, at
  * ret->occupied, is not known to be free (image_size says that it is); -ENOSPC: the host has no
- * room; -EIO, -ENOMEM. Nothing of the volume has changed then (a file may have become longer, with zeros), unless
- * ret->to is not ret->from: it has its new size, and could not be committed, which is tried again as
- * every commit is.
+ * room; -EIO, -ENOMEM. Nothing of the volume has changed then (a file may have become longer, with
+ * zeros), unless ret->to is not ret->from: it has its new size, and could not be committed, which is
+ * tried again as every commit is.
  */
 struct slu_fs_growth {
 	uint64_t from, to; /* blocks of the volume, before and after */

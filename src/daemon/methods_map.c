@@ -2,10 +2,10 @@
 /*
  * Map: where a file lies. In a client's thread; takes no lock.
  *
- * What is asked of the descriptor the kernel answers alone, so an answer comes from a daemon whose
- * workers hang, too, if it was not one of ours. It is closed before the first reply, since a client
- * that does not read would keep the mount busy with it; with its write-back cache the kernel writes
- * out the file then, to our own workers, as it does for anybody who closes it (this is none of them).
+ * The descriptor may be of our own mount, so it is asked only what the kernel answers by itself. It is
+ * closed before the first reply, since a client that does not read would keep the mount busy with it.
+ * With its write-back cache the kernel then writes the file out to our workers and waits for them,
+ * as for anybody who closes it; a client's thread is none of them.
  */
 #include "daemon_private.h"
 #include <fcntl.h>
