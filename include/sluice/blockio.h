@@ -103,6 +103,7 @@ struct slu_blockio_info {
 	_Atomic uint64_t nblocks; /* whole blocks from the volume's start to the image's end */
 	_Atomic bool cut;         /* it was seen shorter than it was: see slu_blockio_expect */
 	uint64_t image_offset;    /* bytes */
+	uint64_t image_size;      /* bytes from image_offset, the most to use; 0: all there is */
 };
 
 struct slu_blockio_stats {
@@ -147,18 +148,24 @@ int slu_blockio_reserve(struct slu_blockio *bio, uint64_t blkno, uint64_t nblock
 /*
  * Makes the image at least nblocks long (files, never shrinks one), or learns the device's new
  * size; updates info->nblocks, and info->direct where an empty file could not tell at open. -ENOSPC
- * if a device (or opts->image_size) stays smaller than asked, -EFBIG, -EROFS. One call at a time,
- * before the new blocks are used. Durable with the next flush.
+ * if a device (or opts->image_size) stays smaller than asked, or the host has no room for the new
+ * last block of a file, which is as long as before then; -EFBIG, -EROFS. One call at a time, before
+ * the new blocks are used. Durable with the next flush.
  */
 int slu_blockio_grow(struct slu_blockio *bio, uint64_t nblocks);
+/*
+ * The first block from blkno on that may hold anything but zeros, as far as the host can tell
+ * without reading it; UINT64_MAX: none. A file may end with a part of a block, which counts as one
+ * (it cannot be read: it is info->nblocks) if it holds anything. -EIO, and the host's own errors.
+ */
+int slu_blockio_used(struct slu_blockio *bio, uint64_t blkno, uint64_t *ret);
 
 /*
  * Somebody may cut a file off behind our back (devices do not shrink). What was there is gone, and
  * a write beyond the end would make the file long again, with zeros in between that read as if they
- * were data. So whoever has a volume in the image says how many blocks it needs (expect, before
- * there is I/O by others), and asks before a series of writes, and before promising that they are
- * there (is_cut: one fstat). Once it was seen, here or by a read in vain, it stays true, and every
- * write fails with -EIO.
+ * were data. So whoever has a volume in the image says how many blocks it needs (expect), and asks
+ * before a series of writes, and before promising that they are there (is_cut: one fstat). Once it
+ * was seen, here or by a read in vain, it stays true, and every write fails with -EIO.
  */
 void slu_blockio_expect(struct slu_blockio *bio, uint64_t nblocks);
 bool slu_blockio_is_cut(struct slu_blockio *bio);
@@ -194,6 +201,8 @@ struct slu_blockio_engine {
 	int (*reserve)(void *state, uint64_t blkno, uint64_t nblocks); /* NULL: not supported */
 	int (*grow)(void *state, uint64_t nblocks, uint64_t *ret_nblocks);
 	int (*length)(void *state, uint64_t *ret_nblocks); /* NULL: it never changes by itself */
+	/* As slu_blockio_used; NULL: the host cannot tell, so every block may. */
+	int (*used)(void *state, uint64_t blkno, uint64_t *ret);
 	void (*close)(void *state);
 };
 

@@ -6,6 +6,10 @@
  * "method", "parameters" and "more", a reply "parameters" and "continues", or "error". The server
  * answers org.varlink.service itself, from the interface it is given.
  *
+ * A call may bring open file descriptors (SCM_RIGHTS), sent with its first byte after all calls
+ * before it have been answered. They are closed when it has been answered, and it is refused if its
+ * method takes none.
+ *
  * One daemon serves one socket, DIR/MAJOR:MINOR with the numbers of the mounted filesystem; DIR is
  * /run/sluicefs for root, $XDG_RUNTIME_DIR/sluicefs for everybody else. Mode 0600, and the peer's
  * uid is checked: root and the daemon's own user are heard.
@@ -22,6 +26,7 @@
 
 #define SLU_CONTROL_MESSAGE_MAX 65536u /* bytes of a call; replies are ours, and may be longer */
 #define SLU_CONTROL_MAX_CLIENTS 32u
+#define SLU_CONTROL_MAX_FDS     4u  /* of one call; more, and the client is dropped */
 #define SLU_CONTROL_IDLE_SEC    60u /* without a call */
 #define SLU_CONTROL_SEND_SEC    10u /* for a reply to be taken; a stream waits as long as it must */
 
@@ -37,6 +42,7 @@ struct slu_control_method {
 	 * number of slu_control_continue if the client wants more.
 	 */
 	void (*run)(void *ctx, struct slu_control_call *call);
+	unsigned int max_fds; /* how many descriptors a call may bring */
 };
 
 struct slu_control_interface {
@@ -68,6 +74,13 @@ JsonObject *slu_control_parameters(struct slu_control_call *call);
 /* The parameter, or NULL after the call has been answered with InvalidParameter. */
 const char *slu_control_string(struct slu_control_call *call, const char *name);
 bool slu_control_bool(struct slu_control_call *call, const char *name, bool *ret);
+/* One that may be missing or null: *ret is dflt then. False: as above. */
+bool slu_control_int(struct slu_control_call *call, const char *name, int64_t dflt, int64_t *ret);
+/*
+ * The descriptor that an integer parameter names, counted from 0 among those that came with the
+ * call; the caller's from here on. -1 after the call has been answered with InvalidParameter.
+ */
+int slu_control_take_fd(struct slu_control_call *call, const char *name);
 /* Whether the client asked for a stream. If not, and need: answered with ExpectedMore. */
 bool slu_control_wants_more(struct slu_control_call *call, bool need);
 /* The server stops, or the client has gone: a handler that waits should end. */
@@ -103,6 +116,8 @@ void slu_control_close(struct slu_control_client *c); /* NULL is allowed */
 /* method: whole name; parameters: taken, NULL for none. The reply's, the caller's; NULL and error. */
 JsonObject *slu_control_call(struct slu_control_client *c, const char *method,
 			     JsonObject *parameters, GError **error);
+/* The next call takes fd along, which is closed here as soon as it is on its way. */
+void slu_control_send_fd(struct slu_control_client *c, int fd);
 /* Each reply goes to `each` until it says false, which ends the stream and the client's use. */
 bool slu_control_stream(struct slu_control_client *c, const char *method, JsonObject *parameters,
 			bool (*each)(void *ctx, JsonObject *reply), void *ctx, GError **error);

@@ -98,6 +98,12 @@ int slu_fs_fallocate(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, int m
 int slu_fs_seek(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t pos, int whence,
 		uint64_t *ret);
 /*
+ * The next extents of a file, as slu_volume_extents has them, and its size: for tools. Speaks of what
+ * has been received, dirty pages included. -ENOENT, -ESTALE, -EINVAL (no file), -EIO, -ENOMEM.
+ */
+int slu_fs_extents(struct slu_fs *fs, uint64_t ino, uint64_t *pos, struct slu_iomap *maps,
+		   unsigned int max, uint64_t *ret_size);
+/*
  * Whether a handle that may write is open (a mapping keeps its file open): then a kernel with a
  * write-back cache may have data that nobody here has seen.
  */
@@ -105,6 +111,26 @@ bool slu_fs_open_for_write(struct slu_fs *fs, uint64_t ino);
 /* Leaves setuid, setgid and security.capability to the caller, who knows for whom it is. */
 int slu_fs_copy_range(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino_in, uint64_t pos_in,
 		      uint64_t ino_out, uint64_t pos_out, uint64_t len, uint64_t *ret_done);
+
+/*
+ * Makes the volume longer while it is in use, to nblocks, or with 0 to all that the image has. A
+ * file is made longer first; a device must be long enough. Beside it neither a second one nor
+ * slu_fs_set_readonly. No lock held; waits. A crash leaves the old size or the new one.
+ *
+ * -EROFS; -EINVAL: shorter than the volume, or longer by so little that nothing would fit; -EFBIG:
+ * more than a volume, or a file of the host, can be; -ERANGE: the device, or the part of the image
+ * that may be used, ends before (ret->image); -EEXIST: what lies behind the volume, at
+ * ret->occupied, is not known to be free (image_size says that it is); -ENOSPC: the host has no
+ * room; -EIO, -ENOMEM. Nothing of the volume has changed then (a file may have become longer, with
+ * zeros), unless ret->to is not ret->from: it has its new size, and could not be committed, which is
+ * tried again as every commit is.
+ */
+struct slu_fs_growth {
+	uint64_t from, to; /* blocks of the volume, before and after */
+	uint64_t image;    /* blocks of the image before, as far as it may be used */
+	uint64_t occupied; /* block */
+};
+int slu_fs_grow(struct slu_fs *fs, uint64_t nblocks, struct slu_fs_growth *ret);
 
 /* The running daemon drains (true) or allows (false) writing: remount. */
 int slu_fs_set_readonly(struct slu_fs *fs, bool readonly);

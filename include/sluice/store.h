@@ -269,7 +269,8 @@ void slu_space_stat(struct slu_store *store, struct slu_space_stat *ret);
  * Makes the volume longer, up to what the image now has: new blocks are free. The spare superblock
  * moves to the new end: it is written there before the commit that makes the volume longer, and the
  * old one's block is free when no superblock reaches it any more. One call at a time, no lock held;
- * waits for I/O. -EINVAL (shorter than the volume, longer than the image), -EROFS, -ENOMEM, -EIO.
+ * waits for I/O. -EINVAL (shorter than the volume, longer than the image, or by so few blocks longer
+ * that what is kept back for metadata would take more than they are), -EROFS, -ENOMEM, -EIO.
  */
 int slu_space_grow(struct slu_store *store, uint64_t nblocks);
 

@@ -118,11 +118,12 @@ int slu_volume_zero_range(struct slu_volume_inode *vi, uint64_t *pos, uint64_t e
 int slu_volume_seek(struct slu_volume_inode *vi, uint64_t pos, uint64_t size, bool data,
 		    const struct slu_ranges *dirty_pages, uint64_t *ret);
 /*
- * Calls fn for each extent and delalloc range in order (sluicectl map, fsck of a live volume),
- * with no lock held: what fn is shown was true a moment ago. fn returns 0 to go on, else the
- * result. Of DELALLOC, blkno is 0. len may be more than SLU_IOMAP_MAX_PAGES. -EIO, -ENOMEM.
+ * The next extents and delalloc ranges from *pos on, at most `max`, in order; what lies between them
+ * are holes. How many; 0: there are none any more; *pos moves behind the last one. Those of one call
+ * are of one moment, those of the next may be of another. Of DELALLOC, blkno is 0. len may be more
+ * than SLU_IOMAP_MAX_PAGES. -EIO, -ENOMEM. No lock held; waits.
  */
-int slu_volume_extents(struct slu_volume_inode *vi, int (*fn)(void *ctx, const struct slu_iomap *m),
-		       void *ctx);
+int slu_volume_extents(struct slu_volume_inode *vi, uint64_t *pos, struct slu_iomap *maps,
+		       unsigned int max);
 
 #endif

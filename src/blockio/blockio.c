@@ -22,7 +22,7 @@ struct slu_blockio {
 	struct slu_blockio_info info;
 	struct slu_blockio_stats stats;
 	_Atomic uint32_t refs;
-	uint64_t expected; /* blocks that the image must have */
+	_Atomic uint64_t expected; /* blocks that the image must have */
 
 	/*
 	 * One flush at a time goes to the engine, as flush_io, on behalf of all in flush_now. Those
@@ -353,9 +353,20 @@ int slu_blockio_grow(struct slu_blockio *bio, uint64_t nblocks)
 	return err;
 }
 
+int slu_blockio_used(struct slu_blockio *bio, uint64_t blkno, uint64_t *ret)
+{
+	uint64_t end = atomic_load_explicit(&bio->info.nblocks, memory_order_relaxed);
+
+	slu_assert_no_locks("look for what the image holds");
+	if (bio->engine->used)
+		return bio->engine->used(bio->state, blkno, ret);
+	*ret = blkno < end ? blkno : UINT64_MAX;
+	return 0;
+}
+
 void slu_blockio_expect(struct slu_blockio *bio, uint64_t nblocks)
 {
-	bio->expected = nblocks;
+	atomic_store_explicit(&bio->expected, nblocks, memory_order_relaxed);
 }
 
 bool slu_blockio_is_cut(struct slu_blockio *bio)
@@ -365,7 +376,8 @@ bool slu_blockio_is_cut(struct slu_blockio *bio)
 	if (atomic_load_explicit(&bio->info.cut, memory_order_relaxed))
 		return true;
 	/* A host that does not answer has not said that anything is lost. */
-	if (!bio->engine->length || bio->engine->length(bio->state, &has) || has >= bio->expected)
+	if (!bio->engine->length || bio->engine->length(bio->state, &has) ||
+	    has >= atomic_load_explicit(&bio->expected, memory_order_relaxed))
 		return false;
 	atomic_store_explicit(&bio->info.cut, true, memory_order_relaxed);
 	return true;
@@ -381,6 +393,7 @@ static int open_with(struct slu_blockio *bio, const struct slu_blockio_engine *e
 	bio->info.engine = engine->name;
 	bio->info.readonly = opts->readonly;
 	bio->info.image_offset = opts->image_offset;
+	bio->info.image_size = opts->image_size;
 	return engine->open(name, opts, &bio->info, &bio->state);
 }
 

@@ -111,6 +111,7 @@ int image_rw_sync(struct image *img, enum slu_io_op op, uint64_t blkno, uint32_t
 int image_reserve(struct image *img, uint64_t blkno, uint64_t nblocks);
 int image_grow(struct image *img, uint64_t nblocks, uint64_t *ret_nblocks);
 int image_length(struct image *img, uint64_t *ret_nblocks);
+int image_used(struct image *img, uint64_t blkno, uint64_t *ret);
 
 /*
  * Where to go on after `done` bytes of iov: *idx is the first iovec not finished; if it was begun,

@@ -382,6 +382,31 @@ int image_reserve(struct image *img, uint64_t blkno, uint64_t nblocks)
 	return errno == ENOSYS ? -EOPNOTSUPP : host_error(errno);
 }
 
+/*
+ * Makes the file end with block nblocks - 1, and has the host back that one, so that a full host
+ * shows here. The file is as it was then.
+ */
+static int extend_file(struct image *img, uint64_t nblocks, uint64_t old_size)
+{
+	struct iovec iov = {.iov_len = SLU_BLOCK_SIZE};
+	int err;
+
+	iov.iov_base = slu_alloc_aligned(SLU_BLOCK_SIZE, SLU_BLOCK_SIZE);
+	if (!iov.iov_base)
+		return -ENOMEM;
+	memset(iov.iov_base, 0, SLU_BLOCK_SIZE);
+	if (ftruncate(img->fd, (off_t)image_pos(img, nblocks))) {
+		err = host_error(errno);
+	} else {
+		probe_direct(img, image_pos(img, nblocks));
+		err = image_rw(img, true, &iov, 1, image_pos(img, nblocks - 1));
+		if (err)
+			(void)!ftruncate(img->fd, (off_t)old_size);
+	}
+	slu_free(iov.iov_base);
+	return err;
+}
+
 int image_grow(struct image *img, uint64_t nblocks, uint64_t *ret_nblocks)
 {
 	uint64_t size;
@@ -394,8 +419,9 @@ int image_grow(struct image *img, uint64_t nblocks, uint64_t *ret_nblocks)
 		return err;
 	if (nblocks > usable_blocks(img, size) && !img->device &&
 	    (!img->limit || nblocks <= img->limit >> SLU_BLOCK_SHIFT)) {
-		if (ftruncate(img->fd, (off_t)image_pos(img, nblocks)))
-			return host_error(errno);
+		err = extend_file(img, nblocks, size);
+		if (err)
+			return err;
 		err = image_size(img, &size);
 		if (err)
 			return err;
@@ -417,5 +443,58 @@ int image_length(struct image *img, uint64_t *ret_nblocks)
 	err = image_size(img, &size);
 	if (!err)
 		*ret_nblocks = usable_blocks(img, size);
+	return err;
+}
+
+/* Whether the bytes of [pos, end), less than a block, hold anything but zeros. */
+static int part_used(struct image *img, uint64_t pos, uint64_t end, bool *ret)
+{
+	uint8_t *buf = slu_alloc_aligned(SLU_BLOCK_SIZE, SLU_BLOCK_SIZE);
+	ssize_t n;
+	int err = 0;
+
+	if (!buf)
+		return -ENOMEM;
+	*ret = false;
+	do {
+		n = pread(img->fd, buf, SLU_BLOCK_SIZE, (off_t)pos);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0)
+		err = host_error(errno);
+	for (ssize_t i = 0; i < slu_min(n, (ssize_t)(end - pos)); i++)
+		*ret |= buf[i] != 0;
+	slu_free(buf);
+	return err;
+}
+
+int image_used(struct image *img, uint64_t blkno, uint64_t *ret)
+{
+	uint64_t pos = image_pos(img, blkno), size, nblocks;
+	bool used;
+	off_t data;
+	int err = image_size(img, &size);
+
+	if (err)
+		return err;
+	*ret = UINT64_MAX;
+	if (pos >= size)
+		return 0;
+	nblocks = usable_blocks(img, size);
+	data = img->device ? (off_t)pos : lseek(img->fd, (off_t)pos, SEEK_DATA);
+	if (data < 0 && errno == ENXIO)
+		return 0;
+	if (data < 0 && errno != EINVAL)
+		return -errno;
+	if (data > (off_t)pos)
+		blkno = ((uint64_t)data - img->offset) >> SLU_BLOCK_SHIFT;
+	if (blkno < nblocks) {
+		*ret = blkno;
+		return 0;
+	}
+	if (img->limit || !(size % SLU_BLOCK_SIZE))
+		return 0;
+	err = part_used(img, image_pos(img, nblocks), size, &used);
+	if (!err && used)
+		*ret = nblocks;
 	return err;
 }

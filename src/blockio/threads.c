@@ -167,6 +167,13 @@ static int threads_length(void *state, uint64_t *ret_nblocks)
 	return image_length(&t->img, ret_nblocks);
 }
 
+static int threads_used(void *state, uint64_t blkno, uint64_t *ret)
+{
+	struct threads *t = state;
+
+	return image_used(&t->img, blkno, ret);
+}
+
 static void threads_close(void *state)
 {
 	struct threads *t = state;
@@ -184,5 +191,6 @@ const struct slu_blockio_engine threads_engine = {
 	.reserve = threads_reserve,
 	.grow = threads_grow,
 	.length = threads_length,
+	.used = threads_used,
 	.close = threads_close,
 };

@@ -457,6 +457,13 @@ static int uring_length(void *state, uint64_t *ret_nblocks)
 	return image_length(&u->img, ret_nblocks);
 }
 
+static int uring_used(void *state, uint64_t blkno, uint64_t *ret)
+{
+	struct uring *u = state;
+
+	return image_used(&u->img, blkno, ret);
+}
+
 static void uring_close(void *state)
 {
 	struct uring *u = state;
@@ -477,5 +484,6 @@ const struct slu_blockio_engine uring_engine = {
 	.reserve = uring_reserve,
 	.grow = uring_grow,
 	.length = uring_length,
+	.used = uring_used,
 	.close = uring_close,
 };

@@ -16,6 +16,7 @@ struct slu_control_client {
 	pid_t pid;
 	char *path;
 	struct wire_buffer in;
+	int send_fd; /* goes with the next call; -1: none */
 };
 
 G_DEFINE_QUARK(slu - control - error - quark, slu_control_error)
@@ -66,7 +67,8 @@ struct slu_control_client *slu_control_connect(const char *path, uid_t uid, GErr
 	c->fd = fd;
 	c->pid = pid;
 	c->path = g_strdup(path);
-	wire_buffer_init(&c->in, REPLY_MAX);
+	c->send_fd = -1;
+	wire_buffer_init(&c->in, REPLY_MAX, 0);
 	return c;
 }
 
@@ -92,6 +94,7 @@ void slu_control_close(struct slu_control_client *c)
 	if (!c)
 		return;
 	close(c->fd);
+	slu_control_send_fd(c, -1);
 	wire_buffer_fini(&c->in);
 	g_free(c->path);
 	g_free(c);
@@ -104,6 +107,38 @@ static bool gone(const struct slu_control_client *c, GError **error)
 	g_set_error(error, SLU_CONTROL_ERROR, SLU_CONTROL_GONE,
 		    "the daemon at %s did not answer; it may have ended", c->path);
 	return false;
+}
+
+void slu_control_send_fd(struct slu_control_client *c, int fd)
+{
+	if (c->send_fd >= 0)
+		close(c->send_fd);
+	c->send_fd = fd;
+}
+
+/* Some of it, with the descriptor that is to go along; as send. */
+static ssize_t send_some(struct slu_control_client *c, const char *data, size_t len)
+{
+	union {
+		struct cmsghdr align;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control = {0};
+	struct iovec iov = {(char *)data, len};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+	ssize_t n;
+
+	if (c->send_fd >= 0) {
+		msg.msg_control = &control;
+		msg.msg_controllen = sizeof(control);
+		control.align.cmsg_level = SOL_SOCKET;
+		control.align.cmsg_type = SCM_RIGHTS;
+		control.align.cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(&control.align), &c->send_fd, sizeof(int));
+	}
+	n = sendmsg(c->fd, &msg, MSG_NOSIGNAL);
+	if (n > 0)
+		slu_control_send_fd(c, -1);
+	return n;
 }
 
 static bool send_call(struct slu_control_client *c, const char *method, JsonObject *parameters,
@@ -122,7 +157,7 @@ static bool send_call(struct slu_control_client *c, const char *method, JsonObje
 	json_object_unref(call);
 	len = strlen(text) + 1;
 	while (done < len) {
-		ssize_t n = send(c->fd, text + done, len - done, MSG_NOSIGNAL);
+		ssize_t n = send_some(c, text + done, len - done);
 
 		if (n < 0 && errno == EINTR)
 			continue;

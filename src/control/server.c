@@ -41,6 +41,7 @@ struct slu_control {
 struct slu_control_call {
 	struct client *client;
 	JsonObject *request, *parameters;
+	struct wire_buffer *in; /* its descriptors are the call's */
 	bool more, oneway;
 	bool answered;
 	bool gone; /* sending failed */
@@ -85,6 +86,35 @@ bool slu_control_bool(struct slu_control_call *call, const char *name, bool *ret
 	if (node)
 		*ret = json_node_get_boolean(node);
 	return node != NULL;
+}
+
+bool slu_control_int(struct slu_control_call *call, const char *name, int64_t dflt, int64_t *ret)
+{
+	JsonNode *node = json_object_get_member(call->parameters, name);
+
+	*ret = dflt;
+	if (!node || JSON_NODE_HOLDS_NULL(node))
+		return true;
+	node = parameter(call, name, G_TYPE_INT64);
+	if (node)
+		*ret = json_node_get_int(node);
+	return node != NULL;
+}
+
+int slu_control_take_fd(struct slu_control_call *call, const char *name)
+{
+	int64_t i;
+	int fd = -1;
+
+	if (!slu_control_int(call, name, -1, &i))
+		return -1;
+	if (i >= 0 && i < (int64_t)call->in->nfds)
+		fd = call->in->fds[i];
+	if (fd < 0)
+		service_fail(call, "InvalidParameter", "parameter", name);
+	else
+		call->in->fds[i] = -1;
+	return fd;
 }
 
 bool slu_control_wants_more(struct slu_control_call *call, bool need)
@@ -208,6 +238,12 @@ void slu_control_fail(struct slu_control_call *call, const char *name, const cha
 
 /* ------------------------------------------------------------------ from a message to a method */
 
+static void refuse_fds(struct slu_control_call *call)
+{
+	slu_control_fail(call, "Failed", "%u descriptors came with a call that takes fewer",
+			 call->in->nfds);
+}
+
 static void run_method(struct slu_control_call *call, const char *full)
 {
 	const struct slu_control_interface *i = call->client->server->opts.interface;
@@ -216,6 +252,10 @@ static void run_method(struct slu_control_call *call, const char *full)
 
 	if (!dot) {
 		service_fail(call, "MethodNotFound", "method", full);
+		return;
+	}
+	if (strcmp(name, SERVICE_INTERFACE) == 0 && call->in->nfds) {
+		refuse_fds(call);
 		return;
 	}
 	if (strcmp(name, SERVICE_INTERFACE) == 0) {
@@ -228,7 +268,10 @@ static void run_method(struct slu_control_call *call, const char *full)
 	}
 	for (const struct slu_control_method *m = i->methods; m->name; m++) {
 		if (strcmp(m->name, dot + 1) == 0) {
-			m->run(i->ctx, call);
+			if (call->in->nfds > m->max_fds)
+				refuse_fds(call);
+			else
+				m->run(i->ctx, call);
 			return;
 		}
 	}
@@ -243,9 +286,9 @@ static bool is_set(JsonObject *o, const char *name)
 }
 
 /* False: the client has gone, or has sent what is no call. */
-static bool serve_message(struct client *c, const char *message)
+static bool serve_message(struct client *c, const char *message, struct wire_buffer *in)
 {
-	struct slu_control_call call = {.client = c, .request = wire_parse(message)};
+	struct slu_control_call call = {.client = c, .request = wire_parse(message), .in = in};
 	JsonNode *method, *parameters;
 	bool ok = false;
 
@@ -292,13 +335,13 @@ static void serve_client(struct client *c)
 	struct wire_buffer in;
 	bool dropped = false;
 
-	wire_buffer_init(&in, SLU_CONTROL_MESSAGE_MAX);
+	wire_buffer_init(&in, SLU_CONTROL_MESSAGE_MAX, SLU_CONTROL_MAX_FDS);
 	for (;;) {
 		const char *message = wire_message(&in);
 		int n;
 
 		if (message) {
-			if (!serve_message(c, message)) {
+			if (!serve_message(c, message, &in)) {
 				dropped = true;
 				break;
 			}

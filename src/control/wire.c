@@ -6,6 +6,7 @@
 #include "control_private.h"
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #define FIRST_SIZE 4096u
 
@@ -46,13 +47,22 @@ JsonObject *wire_one_string(const char *name, const char *value)
 
 /* ------------------------------------------------------------------ in */
 
-void wire_buffer_init(struct wire_buffer *b, size_t max)
+void wire_buffer_init(struct wire_buffer *b, size_t max, unsigned int max_fds)
 {
-	*b = (struct wire_buffer){.max = max};
+	*b = (struct wire_buffer){.max = max, .max_fds = max_fds};
+}
+
+static void close_fds(struct wire_buffer *b)
+{
+	for (unsigned int i = 0; i < b->nfds; i++)
+		if (b->fds[i] >= 0)
+			close(b->fds[i]);
+	b->nfds = 0;
 }
 
 void wire_buffer_fini(struct wire_buffer *b)
 {
+	close_fds(b);
 	g_free(b->data);
 }
 
@@ -67,23 +77,70 @@ void wire_consume(struct wire_buffer *b)
 
 	b->used -= len;
 	memmove(b->data, b->data + len, b->used);
+	close_fds(b);
+}
+
+/* Every one becomes ours, wanted or not. False: too many. */
+static bool keep_fds(struct wire_buffer *b, struct msghdr *msg)
+{
+	bool ok = !(msg->msg_flags & MSG_CTRUNC);
+
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+		size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t i = 0; i < n; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof(fd), sizeof(fd));
+			if (b->nfds < b->max_fds) {
+				b->fds[b->nfds++] = fd;
+			} else {
+				close(fd);
+				ok = false;
+			}
+		}
+	}
+	return ok;
+}
+
+static bool make_room(struct wire_buffer *b)
+{
+	if (b->used < b->size)
+		return true;
+	if (b->size >= b->max)
+		return false;
+	b->size = b->size ? slu_min(b->size * 2, b->max) : slu_min(FIRST_SIZE, b->max);
+	b->data = g_realloc(b->data, b->size);
+	return true;
 }
 
 int wire_receive(struct wire_buffer *b, int fd)
 {
+	union {
+		struct cmsghdr align;
+		char space[CMSG_SPACE(SLU_CONTROL_MAX_FDS * sizeof(int))];
+	} control;
+	struct msghdr msg = {.msg_iovlen = 1};
+	struct iovec iov;
 	ssize_t n;
 
-	if (b->used == b->size) {
-		if (b->size >= b->max)
-			return -EMSGSIZE;
-		b->size = b->size ? slu_min(b->size * 2, b->max) : slu_min(FIRST_SIZE, b->max);
-		b->data = g_realloc(b->data, b->size);
-	}
+	if (!make_room(b))
+		return -EMSGSIZE;
+	iov = (struct iovec){b->data + b->used, b->size - b->used};
 	do {
-		n = recv(fd, b->data + b->used, b->size - b->used, 0);
+		msg.msg_iov = &iov;
+		msg.msg_control = &control;
+		msg.msg_controllen = sizeof(control);
+		n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC);
 	} while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;
+	if (!keep_fds(b, &msg)) {
+		close_fds(b);
+		return -EMSGSIZE;
+	}
 	b->used += (size_t)n;
 	return n > 0;
 }

@@ -177,12 +177,15 @@ struct served {
 	unsigned int connection; /* the kernel's number of it; 0: not known */
 	uint64_t start_ns;
 
-	_Atomic bool remounting; /* one is under way: the next is its own */
-	bool readonly;           /* now: remounts change it */
+	_Atomic bool changing; /* a remount or a grow is under way: the next is refused */
+	bool readonly;         /* now: remounts change it */
 };
 
 /* org.sluicefs.Volume on v, which lives as long as the server. */
 struct slu_control_interface methods_interface(struct served *v);
+/* methods_grow.c, methods_map.c */
+void run_grow(void *ctx, struct slu_control_call *call);
+void run_map(void *ctx, struct slu_control_call *call);
 /* An array of Metric, the caller's. */
 JsonArray *metrics_collect(const struct served *v);
 

@@ -3,7 +3,7 @@
  * What the control socket can ask of this daemon: org.sluicefs.Volume.
  *
  * Called in the threads of the control server, several at a time. Takes no lock: what is told is
- * read from where it is counted, and one remount is let in at a time.
+ * read from where it is counted, and one remount or grow is let in at a time.
  */
 #include "daemon_private.h"
 #include "interface.h"
@@ -278,7 +278,7 @@ static int change_mode(struct served *v, bool readonly)
 {
 	int err = 0;
 
-	if (atomic_exchange(&v->remounting, true))
+	if (atomic_exchange(&v->changing, true))
 		return -EBUSY;
 	if (!readonly && v->stack->readonly)
 		err = -EROFS;
@@ -286,7 +286,7 @@ static int change_mode(struct served *v, bool readonly)
 		err = slu_fs_set_readonly(v->stack->fs, readonly);
 	if (!err)
 		v->readonly = readonly;
-	atomic_store(&v->remounting, false);
+	atomic_store(&v->changing, false);
 	return err;
 }
 
@@ -315,6 +315,8 @@ static const struct slu_control_method methods[] = {
 	{"Sync", run_sync},
 	{"CheckRemount", run_check_remount},
 	{"Remount", run_remount},
+	{"Grow", run_grow},
+	{"Map", run_map, .max_fds = 1},
 	{NULL, NULL},
 };
 

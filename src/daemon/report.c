@@ -6,6 +6,7 @@
  * thread. A slow log can neither stop the volume nor cost an event that says something was lost.
  */
 #include "daemon_private.h"
+#include "sluice/units.h"
 #include <errno.h>
 #include <stdarg.h>
 #include <string.h>
@@ -74,6 +75,7 @@ void report_event_line(const struct slu_event *ev, char *line, size_t size)
 	unsigned long long ino = ev->ino, pos = ev->pos, len = ev->len;
 	const char *err = ev->error ? strerror(-ev->error) : "unknown error";
 	const char *text = ev->text ? ev->text : "";
+	char from[SLU_SIZE_STR], to[SLU_SIZE_STR];
 
 	switch (ev->kind) {
 	case SLU_EVENT_WRITEBACK_ERROR:
@@ -115,6 +117,11 @@ void report_event_line(const struct slu_event *ev, char *line, size_t size)
 		snprintf(line, size, "the newest superblock is bad; mounted the older one%s%s",
 			 *text ? ": " : "", text);
 		break;
+	case SLU_EVENT_GROWN:
+		slu_format_size(pos, from);
+		slu_format_size(len, to);
+		snprintf(line, size, "the volume has grown from %s to %s", from, to);
+		break;
 	case SLU_EVENT_KINDS: /* none */
 		*line = '\0';
 		break;
@@ -125,7 +132,7 @@ static int priority_of(enum slu_event_kind kind)
 {
 	if (slu_event_is_critical(kind))
 		return LOG_CRIT;
-	return kind == SLU_EVENT_SLOW_COMMIT ? LOG_NOTICE : LOG_ERR;
+	return kind == SLU_EVENT_SLOW_COMMIT || kind == SLU_EVENT_GROWN ? LOG_NOTICE : LOG_ERR;
 }
 
 static void emit(struct report_events *r, int priority, const char *line)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * SEEK_DATA and SEEK_HOLE.
+ * SEEK_DATA and SEEK_HOLE, and where a file lies.
  *
  * Speaks of what has been received. With the kernel's write-back cache the kernel may hold dirty
  * pages, and even a size, that this side has never seen; whoever serves the kernel has them
@@ -37,6 +37,20 @@ int slu_fs_seek(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t p
 	}
 	slu_inode_put(inode);
 	return err;
+}
+
+int slu_fs_extents(struct slu_fs *fs, uint64_t ino, uint64_t *pos, struct slu_iomap *maps,
+		   unsigned int max, uint64_t *ret_size)
+{
+	struct slu_inode *inode;
+	int n = slu_inode_get(fs->ns, ino, &inode);
+
+	if (n)
+		return n;
+	*ret_size = slu_aspace_size(&inode->data);
+	n = S_ISREG(inode->type) ? slu_volume_extents(&inode->vol, pos, maps, max) : -EINVAL;
+	slu_inode_put(inode);
+	return n;
 }
 
 bool slu_fs_open_for_write(struct slu_fs *fs, uint64_t ino)

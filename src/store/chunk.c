@@ -148,6 +148,16 @@ int chunk_set_backed(struct slu_store *store, struct chunk *c)
 	return 0;
 }
 
+void chunk_set_not_backed(struct slu_store *store, struct chunk *c)
+{
+	if (!c->backed)
+		return;
+	*count_slot(&store->space.chunks, c->index) &= (uint16_t)~COUNT_BACKED;
+	c->backed = false;
+	store->space.host.free -= c->nfree;
+	store->space.host.backed_chunks--;
+}
+
 /* ------------------------------------------------------------------ the cache */
 
 int chunk_cache_init(struct chunk_cache *cc, uint64_t nchunks, size_t bytes)

@@ -414,24 +414,21 @@ void slu_space_stat(struct slu_store *store, struct slu_space_stat *ret)
 	};
 }
 
-/* The last chunk as it was may have been cut short by the volume's end. */
-static void space_grow_chunk(struct slu_store *store, uint64_t old, uint64_t nblocks)
+/*
+ * c: the last chunk as it was, which the volume's end may have cut short. What it has now is not
+ * backed by the host, even if the rest of it was.
+ */
+static void space_grow_chunk(struct slu_store *store, struct chunk *c, uint64_t old)
 {
-	struct chunk *c = chunk_find(store, old / SLU_CHUNK_BLOCKS);
-	unsigned int bit = old % SLU_CHUNK_BLOCKS;
-	uint16_t *slot;
+	uint64_t end = slu_min(store->space.nblocks, (c->index + 1) * SLU_CHUNK_BLOCKS);
 
-	if (!bit)
+	if (end <= old)
 		return;
-	if (c && !c->bad) {
-		chunk_clear_busy(store, c, bit,
-				 (unsigned int)slu_min(nblocks - old, SLU_CHUNK_BLOCKS - bit));
-		chunk_count(store, c);
+	chunk_set_not_backed(store, c);
+	if (c->bad)
 		return;
-	}
-	slot = store->space.chunks.counts[old / SLU_CHUNK_BLOCKS >> COUNTS_SHIFT];
-	if (slot)
-		slot[(old / SLU_CHUNK_BLOCKS) & ((1u << COUNTS_SHIFT) - 1)] = 0;
+	chunk_clear_busy(store, c, old % SLU_CHUNK_BLOCKS, (unsigned int)(end - old));
+	chunk_count(store, c);
 }
 
 /*
@@ -456,21 +453,27 @@ static void space_move_spare(struct slu_store *store, struct chunk *c, uint64_t 
 static int space_grow(struct slu_store *store, uint64_t nblocks, struct slu_need *need)
 {
 	struct space *sp = &store->space;
-	uint64_t old = sp->nblocks, old_spare = sp->spare;
-	struct chunk *c = NULL;
+	uint64_t old = sp->nblocks, old_spare = sp->spare, old_capacity = sp->capacity;
+	struct chunk *c;
 	int err;
 
 	err = chunk_cache_resize(&sp->chunks, (nblocks + SLU_CHUNK_BLOCKS - 1) / SLU_CHUNK_BLOCKS);
-	if (!err && old_spare)
+	if (!err)
 		err = freed_list_reserve(&store->open.freed, 1);
-	if (!err && old_spare)
-		err = chunk_load_locked(store, old_spare / SLU_CHUNK_BLOCKS, &c, need);
+	if (!err)
+		err = chunk_load_locked(store, (old - 1) / SLU_CHUNK_BLOCKS, &c, need);
 	if (err)
 		return err;
 	space_set_size(store, nblocks);
-	space_grow_chunk(store, old, nblocks);
-	if (c)
+	if (sp->capacity < old_capacity) {
+		/* What is kept back grows in steps, and what was promised has to stay. */
+		space_set_size(store, old);
+		return -EINVAL;
+	}
+	space_grow_chunk(store, c, old);
+	if (old_spare)
 		space_move_spare(store, c, old_spare);
+	slu_blockio_expect(store->bio, nblocks);
 	store->commit.force = true;
 	txn_touch(store);
 	return 0;

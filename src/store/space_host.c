@@ -50,9 +50,13 @@ static bool host_pick(struct slu_store *store, uint64_t *ret_first, uint64_t *re
 	return false;
 }
 
-/* The host has backed the chunk: its free blocks may be handed out. */
-static int host_add(struct slu_store *store, uint64_t index)
+/*
+ * The host has backed the chunk, as far as `end`: its free blocks may be handed out. Nothing happens
+ * if the volume has grown meanwhile and the chunk with it.
+ */
+static int host_add(struct slu_store *store, uint64_t index, uint64_t end)
 {
+	uint64_t chunk_end = (index + 1) * SLU_CHUNK_BLOCKS;
 	struct slu_need need;
 	struct chunk *c;
 	int err;
@@ -60,9 +64,13 @@ static int host_add(struct slu_store *store, uint64_t index)
 	do {
 		need = (struct slu_need){0};
 		slu_mutex_lock(&store->space_lock);
-		err = chunk_load(store, index, &c, &need);
-		if (!err)
-			err = chunk_set_backed(store, c);
+		if (slu_min(chunk_end, store->space.nblocks) <= end) {
+			err = chunk_load(store, index, &c, &need);
+			if (!err)
+				err = chunk_set_backed(store, c);
+		} else {
+			err = 0;
+		}
 		slu_mutex_unlock(&store->space_lock);
 	} while (err == -EAGAIN && !(err = slu_need_wait(&need)));
 	return err;
@@ -84,7 +92,7 @@ static int host_back(struct slu_store *store, uint64_t first, uint64_t n)
 		return 0;
 	}
 	for (uint64_t i = first; i < first + n && !err; i++)
-		err = host_add(store, i);
+		err = host_add(store, i, end);
 	return err;
 }
 

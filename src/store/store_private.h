@@ -441,6 +441,7 @@ void chunk_mark_busy(struct slu_store *store, struct chunk *c, unsigned int bit,
 void chunk_clear_busy(struct slu_store *store, struct chunk *c, unsigned int bit, unsigned int n);
 bool chunk_backed(const struct chunk_cache *cc, uint64_t index);
 int chunk_set_backed(struct slu_store *store, struct chunk *c);
+void chunk_set_not_backed(struct slu_store *store, struct chunk *c);
 static inline bool bitmap_get(const uint64_t *map, unsigned int bit)
 {
 	return map[bit / 64] >> (bit % 64) & 1;

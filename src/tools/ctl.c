@@ -5,7 +5,7 @@
 #include "ctl_private.h"
 #include <string.h>
 
-static gchar *opt_mountpoint, *opt_socket;
+static gchar *opt_mountpoint, *opt_socket, *opt_inode;
 static gboolean opt_json, opt_version;
 
 static const GOptionEntry entries[] = {
@@ -13,6 +13,8 @@ static const GOptionEntry entries[] = {
 	 "MOUNTPOINT"},
 	{"socket", 's', 0, G_OPTION_ARG_FILENAME, &opt_socket, "The volume behind this socket",
 	 "SOCKET"},
+	{"inode", 'i', 0, G_OPTION_ARG_STRING, &opt_inode, "map: the file with this inode number",
+	 "N"},
 	{"json", 'j', 0, G_OPTION_ARG_NONE, &opt_json, "Answer in JSON", NULL},
 	{"version", 'V', 0, G_OPTION_ARG_NONE, &opt_version, "Show the version", NULL},
 	{NULL},
@@ -24,6 +26,8 @@ static const struct ctl_command commands[] = {
 	{"watch", "", "What happens, as it happens", true, 0, ctl_watch},
 	{"metrics", "", "Every counter, in Prometheus's text format", true, 0, ctl_metrics},
 	{"sync", "", "Return when everything is on disk", true, 0, ctl_sync},
+	{"grow", "[SIZE|+SIZE]", "Make the volume longer while it is in use", true, 0, ctl_grow, 1},
+	{"map", "FILE", "Where a file lies in the volume", false, 0, ctl_map, 1},
 };
 
 static char *about(void)
@@ -92,9 +96,14 @@ struct slu_control_client *ctl_connect(const struct ctl *c)
 
 JsonObject *ctl_call(struct ctl *c, const char *method)
 {
+	return ctl_call_with(c, method, NULL);
+}
+
+JsonObject *ctl_call_with(struct ctl *c, const char *method, JsonObject *parameters)
+{
 	g_autoptr(GError) error = NULL;
 	g_autofree char *full = g_strconcat(VOLUME, method, NULL);
-	JsonObject *reply = slu_control_call(c->client, full, NULL, &error);
+	JsonObject *reply = slu_control_call(c->client, full, parameters, &error);
 
 	if (!reply)
 		slu_tool_error("%s", error->message);
@@ -125,7 +134,10 @@ static const struct ctl_command *find_command(const char *name)
 
 static int run(const struct ctl_command *command, char **args)
 {
-	struct ctl c = {.mountpoint = opt_mountpoint, .socket = opt_socket, .json = opt_json};
+	struct ctl c = {.mountpoint = opt_mountpoint,
+			.socket = opt_socket,
+			.json = opt_json,
+			.inode = opt_inode};
 	int status;
 
 	if (command->connects) {
@@ -161,9 +173,13 @@ int main(int argc, char **argv)
 		slu_tool_error("\"%s\" is not a command; see --help", argv[1]);
 		return CTL_USAGE;
 	}
-	if (argc - 2 != command->nargs) {
+	if (argc - 2 < command->nargs || argc - 2 > command->nargs + command->more) {
 		slu_tool_error("usage: sluicectl %s%s%s", command->name,
 			       *command->arguments ? " " : "", command->arguments);
+		return CTL_USAGE;
+	}
+	if (opt_inode && command->run != ctl_map) {
+		slu_tool_error("only map takes --inode");
 		return CTL_USAGE;
 	}
 	return run(command, argv + 2);

@@ -13,14 +13,16 @@
 struct ctl {
 	const char *mountpoint, *socket; /* as given, or NULL */
 	bool json;
+	const char *inode;                 /* --inode, or NULL */
 	struct slu_control_client *client; /* connected, for commands that need one */
 };
 
 struct ctl_command {
 	const char *name, *arguments, *help;
-	bool connects; /* needs a daemon */
-	int nargs;
+	bool connects;                          /* needs a daemon */
+	int nargs;                              /* at least */
 	int (*run)(struct ctl *c, char **args); /* the exit status */
+	int more;                               /* arguments that may follow those */
 };
 
 enum { CTL_OK, CTL_FAILED, CTL_USAGE };
@@ -29,6 +31,8 @@ enum { CTL_OK, CTL_FAILED, CTL_USAGE };
 struct slu_control_client *ctl_connect(const struct ctl *c);
 /* A call without parameters; NULL after a line. */
 JsonObject *ctl_call(struct ctl *c, const char *method);
+/* The same with some, which are taken. */
+JsonObject *ctl_call_with(struct ctl *c, const char *method, JsonObject *parameters);
 /* An object in one line. */
 void ctl_print_json(JsonObject *o);
 
@@ -37,5 +41,7 @@ int ctl_list(struct ctl *c, char **args);
 int ctl_watch(struct ctl *c, char **args);
 int ctl_metrics(struct ctl *c, char **args);
 int ctl_sync(struct ctl *c, char **args);
+int ctl_grow(struct ctl *c, char **args);
+int ctl_map(struct ctl *c, char **args);
 
 #endif

@@ -3,7 +3,7 @@
  * Looking a file's extents over: SEEK_DATA, SEEK_HOLE and the list for tools.
  *
  * Called with no lock held; takes iomap.lock (rank EXTENTS) for one lookup at a time and waits
- * between them.
+ * between them; for one batch of the list.
  */
 #include "volume_private.h"
 
@@ -64,26 +64,41 @@ int slu_volume_seek(struct slu_volume_inode *vi, uint64_t pos, uint64_t size, bo
 	return 0;
 }
 
-int slu_volume_extents(struct slu_volume_inode *vi, int (*fn)(void *ctx, const struct slu_iomap *m),
-		       void *ctx)
+/* iomap.lock held. What was found before a node had to be read is worth having. */
+static int extents_locked(struct slu_volume_inode *vi, uint64_t *blk, struct slu_iomap *maps,
+			  unsigned int max, struct slu_need *need)
 {
-	uint64_t blk = 0, most;
+	unsigned int n = 0;
 	struct piece piece;
-	int err;
 
-	for (; blk < FILE_BLOCKS_END - 1; blk += piece.nblocks) {
-		most = FILE_BLOCKS_END - 1 - blk;
-		err = lookup_wait(vi, blk, most, &piece);
+	while (n < max && *blk < FILE_BLOCKS_END - 1) {
+		int err = volume_lookup(vi, *blk, FILE_BLOCKS_END - 1 - *blk, &piece, need);
+
 		if (err)
-			return err;
-		if (piece.type == SLU_IOMAP_HOLE)
-			continue;
-		err = fn(ctx, &(struct slu_iomap){.pos = blk << SLU_BLOCK_SHIFT,
-						  .len = piece.nblocks << SLU_BLOCK_SHIFT,
-						  .blkno = piece.blkno,
-						  .type = piece.type});
-		if (err)
-			return err;
+			return n ? (int)n : err;
+		if (piece.type != SLU_IOMAP_HOLE)
+			maps[n++] = (struct slu_iomap){.pos = *blk << SLU_BLOCK_SHIFT,
+						       .len = piece.nblocks << SLU_BLOCK_SHIFT,
+						       .blkno = piece.blkno,
+						       .type = piece.type};
+		*blk += piece.nblocks;
 	}
-	return 0;
+	return (int)n;
+}
+
+int slu_volume_extents(struct slu_volume_inode *vi, uint64_t *pos, struct slu_iomap *maps,
+		       unsigned int max)
+{
+	uint64_t blk = *pos >> SLU_BLOCK_SHIFT;
+	struct volume_wait wait;
+	int n;
+
+	volume_wait_init(&wait, vi->vol, NULL);
+	do {
+		slu_mutex_lock(&vi->iomap.lock);
+		n = extents_locked(vi, &blk, maps, max, wait.need);
+		slu_mutex_unlock(&vi->iomap.lock);
+	} while (volume_wait(&wait, &n));
+	*pos = blk << SLU_BLOCK_SHIFT;
+	return n;
 }

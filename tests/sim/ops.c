@@ -304,6 +304,21 @@ static void op_commit(struct sim_task *t)
 		sim_model_promise_names(m, sim_model_known(m, t->thread), sim_records(t->run));
 }
 
+static void op_grow(struct sim_task *t, const struct sim_op *op)
+{
+	struct sim_run *run = t->run;
+	struct slu_fs_growth g;
+
+	if (run->growing)
+		return;
+	run->growing = true;
+	if (!slu_fs_grow(run->fs, 0, &g) && !slu_fs_grow(run->fs, g.to + op->arg, &g) &&
+	    g.to > g.from)
+		sim_model_promise_names(&run->model, sim_model_known(&run->model, t->thread),
+					sim_records(run));
+	run->growing = false;
+}
+
 /* With one thread only. */
 static void op_remount(struct sim_task *t)
 {
@@ -340,6 +355,9 @@ static bool op_on_volume(struct sim_task *t, const struct sim_op *op)
 		return true;
 	case SIM_REMOUNT:
 		op_remount(t);
+		return true;
+	case SIM_GROW:
+		op_grow(t, op);
 		return true;
 	case SIM_FAULT:
 	case SIM_HOST_FULL:

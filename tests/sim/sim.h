@@ -84,6 +84,7 @@ enum sim_kind {
 	SIM_CLOSE,
 	SIM_FILL, /* takes nearly all the space that is left */
 	SIM_REMOUNT,
+	SIM_GROW,      /* by `arg` blocks */
 	SIM_FAULT,     /* requests are going to fail: which, in the fields as SIM_FAULT_* says */
 	SIM_HOST_FULL, /* the host has room for no more than `len` blocks */
 	SIM_GONE,      /* every request fails */
@@ -338,6 +339,7 @@ struct sim_run {
 	const struct sim_workload *w;
 	struct slu_simdisk *disk;
 	struct slu_fs *fs;
+	bool growing; /* one at a time */
 	struct sim_model model;
 	bool recording;
 	struct slu_mutex turn_lock;       /* a leaf: ndone */

@@ -49,6 +49,7 @@ static const char *const kind_names[SIM_NKINDS] = {
 	[SIM_CLOSE] = "close",
 	[SIM_FILL] = "fill",
 	[SIM_REMOUNT] = "remount",
+	[SIM_GROW] = "grow",
 	[SIM_FAULT] = "fault",
 	[SIM_HOST_FULL] = "host-full",
 	[SIM_GONE] = "gone",
@@ -111,7 +112,7 @@ static const uint8_t weights[SIM_NKINDS] = {
 	[SIM_ZERO_KEEP] = 2,   [SIM_FALLOC] = 4,       [SIM_FALLOC_KEEP] = 4, [SIM_WRITEBACK] = 14,
 	[SIM_COMMIT] = 4,      [SIM_COMMIT_SOON] = 12, [SIM_KICK] = 6,        [SIM_FSYNC] = 8,
 	[SIM_FDATASYNC] = 4,   [SIM_SYNC] = 2,         [SIM_SLEEP] = 3,       [SIM_OPEN] = 2,
-	[SIM_CLOSE] = 1,       [SIM_REMOUNT] = 1,      [SIM_SEND] = 6,
+	[SIM_CLOSE] = 1,       [SIM_REMOUNT] = 1,      [SIM_SEND] = 6,        [SIM_GROW] = 2,
 };
 
 static enum sim_kind any_kind(struct rng *r)
@@ -170,6 +171,8 @@ static void any_op(struct sim_op *op, struct rng *r)
 	};
 	if (op->kind == SIM_SLEEP)
 		op->len = (uint32_t)below(r, 7000);
+	else if (op->kind == SIM_GROW)
+		op->arg = 1 + (uint32_t)below(r, 1u << below(r, 13));
 	else if (op->kind == SIM_TRUNCATE && below(r, 3) == 0)
 		op->pos = 0;
 }

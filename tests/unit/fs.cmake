@@ -5,6 +5,7 @@ if(TARGET slu_fs)
   slu_unit_test(fs_damaged_nodes slu_check slu_fs PkgConfig::XXHASH)
   # Some hundred mounts: minutes with a sanitizer.
   set_tests_properties(unit/fs_damaged_nodes PROPERTIES TIMEOUT 900)
+  slu_unit_test(fs_grow slu_check slu_fs)
   slu_unit_test(fs_faults slu_check slu_fs)
   slu_unit_test(fs_write_failed slu_fs)
   target_sources(test_fs_faults PRIVATE ${CMAKE_CURRENT_LIST_DIR}/fs_faults_world.c)

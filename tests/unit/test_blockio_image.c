@@ -200,6 +200,14 @@ static void out_of_memory_is_ENOMEM_and_leaves_nothing_open(void **state)
 
 /* ------------------------------------------------------------------ sizes */
 
+static void put_bytes(off_t pos, const void *data, size_t len)
+{
+	int fd = open(image, O_WRONLY | O_CLOEXEC);
+
+	assert_int_equal(pwrite(fd, data, len, pos), len);
+	close(fd);
+}
+
 static void whole_blocks_count_and_a_size_cuts_them(void **state)
 {
 	struct slu_blockio_opts opts = {.engine = "threads"};
@@ -228,6 +236,39 @@ static void whole_blocks_count_and_a_size_cuts_them(void **state)
 	assert_int_equal(slu_blockio_grow(bio, 1000), 0);
 	assert_int_equal(slu_blockio_info(bio)->nblocks, 1000);
 	slu_blockio_close(bio);
+}
+
+/* The host may count more as used than was written, in units of its own, and never less. */
+static void what_a_file_holds_is_found_behind_holes(void **state)
+{
+	struct slu_blockio_opts opts = {.engine = "threads", .image_offset = BS};
+	char *buf = aligned_alloc(BS, BS);
+	struct slu_blockio *bio;
+	uint64_t found;
+
+	(void)state;
+	assert_int_equal(truncate(image, 0), 0);
+	assert_int_equal(truncate(image, 1001 * BS), 0);
+	assert_int_equal(slu_blockio_open(image, &opts, &bio), 0);
+	assert_int_equal(slu_blockio_used(bio, 0, &found), 0);
+	assert_int_equal(found, UINT64_MAX);
+	memset(buf, 0x5a, BS);
+	assert_int_equal(slu_blockio_write(bio, 900, 1, buf), 0);
+	assert_int_equal(slu_blockio_used(bio, 0, &found), 0);
+	assert_in_range(found, 800, 900);
+	assert_int_equal(slu_blockio_used(bio, 900, &found), 0);
+	assert_int_equal(found, 900);
+	assert_int_equal(slu_blockio_used(bio, 1000, &found), 0);
+	assert_int_equal(found, UINT64_MAX);
+	/* a part of a block, with zeros and with something else */
+	assert_int_equal(truncate(image, 1001 * BS + 100), 0);
+	assert_int_equal(slu_blockio_used(bio, 1000, &found), 0);
+	assert_int_equal(found, UINT64_MAX);
+	put_bytes(1001 * BS + 99, "x", 1);
+	assert_int_equal(slu_blockio_used(bio, 1000, &found), 0);
+	assert_int_equal(found, 1000);
+	slu_blockio_close(bio);
+	free(buf);
 }
 
 static void create_makes_an_empty_file_that_grows(void **state)
@@ -787,6 +828,7 @@ int main(void)
 		image_test(an_immutable_image_is_EACCES_for_writing),
 		image_test(out_of_memory_is_ENOMEM_and_leaves_nothing_open),
 		image_test(whole_blocks_count_and_a_size_cuts_them),
+		image_test(what_a_file_holds_is_found_behind_holes),
 		image_test(create_makes_an_empty_file_that_grows),
 		image_test(descriptors_are_closed_on_exec_and_after_close),
 		image_test(buffered_is_not_a_fallback),

@@ -6,6 +6,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -73,7 +74,34 @@ static void run_wait(void *ctx, struct slu_control_call *call)
 	slu_control_reply(call, NULL);
 }
 
+/* The size of a file that came along. */
+static void run_measure(void *ctx, struct slu_control_call *call)
+{
+	int fd = slu_control_take_fd(call, "fd");
+	struct stat st = {0};
+	JsonObject *o;
+
+	(void)ctx;
+	if (fd < 0)
+		return;
+	assert_int_equal(fcntl(fd, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
+	fstat(fd, &st);
+	close(fd);
+	o = json_object_new();
+	json_object_set_int_member(o, "size", st.st_size);
+	slu_control_reply(call, o);
+}
+
+/* Leaves what came along alone. */
+static void run_ignore(void *ctx, struct slu_control_call *call)
+{
+	(void)ctx;
+	slu_control_reply(call, NULL);
+}
+
 static const struct slu_control_method methods[] = {
+	{"Measure", run_measure, .max_fds = 2},
+	{"Ignore", run_ignore, .max_fds = 2},
 	{"Echo", run_echo},
 	{"Count", run_count},
 	{"Wait", run_wait},
@@ -368,6 +396,142 @@ static void stopping_ends_calls_that_wait(void **state)
 	close(fd);
 }
 
+/* ------------------------------------------------------------------ descriptors */
+
+/* So many that this process has open; the server is in it. */
+static unsigned int open_fds(void)
+{
+	GDir *dir = g_dir_open("/proc/self/fd", 0, NULL);
+	unsigned int n = 0;
+
+	while (g_dir_read_name(dir))
+		n++;
+	g_dir_close(dir);
+	return n;
+}
+
+/* A connection of ours may still be closed at the other end, by its thread or the accepting one's. */
+static void wait_for_fds(struct world *w, unsigned int n)
+{
+	uint64_t deadline = slu_clock_ns() + TIMEOUT_MS * SLU_NS_PER_MS;
+
+	while (open_fds() != n) {
+		assert_true(slu_clock_ns() < deadline);
+		slu_control_close(client(w)); /* has those that have ended reaped */
+		slu_sleep_ns(SLU_NS_PER_MS);
+	}
+}
+
+static JsonObject *index_of(int64_t i)
+{
+	JsonObject *o = json_object_new();
+
+	json_object_set_int_member(o, "fd", i);
+	return o;
+}
+
+/* A file of 17 bytes without a name. */
+static int some_file(void)
+{
+	int fd = memfd_create("test", MFD_CLOEXEC);
+
+	assert_int_equal(ftruncate(fd, 17), 0);
+	return fd;
+}
+
+/* Sends with n copies of fd. */
+static ssize_t send_fds(int socket, const char *data, size_t len, int fd, unsigned int n)
+{
+	union {
+		struct cmsghdr align;
+		char space[CMSG_SPACE(64 * sizeof(int))];
+	} control = {0};
+	struct iovec iov = {(char *)data, len};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = &control,
+			     .msg_controllen = CMSG_SPACE(n * sizeof(int))};
+
+	control.align.cmsg_level = SOL_SOCKET;
+	control.align.cmsg_type = SCM_RIGHTS;
+	control.align.cmsg_len = CMSG_LEN(n * sizeof(int));
+	for (unsigned int i = 0; i < n; i++)
+		memcpy(CMSG_DATA(&control.align) + i * sizeof(int), &fd, sizeof(int));
+	return sendmsg(socket, &msg, MSG_NOSIGNAL);
+}
+
+static void a_descriptor_comes_with_a_call_and_is_closed(void **state)
+{
+	struct slu_control_client *c = client(*state);
+	int fd = some_file();
+	unsigned int before;
+
+	assert_echo(c, "connected");
+	before = open_fds();
+	for (int i = 0; i < 50; i++) {
+		JsonObject *o;
+
+		slu_control_send_fd(c, dup(fd));
+		o = slu_control_call(c, "org.example.Test.Measure", index_of(0), NULL);
+		assert_non_null(o);
+		assert_int_equal(json_object_get_int_member(o, "size"), 17);
+		json_object_unref(o);
+		/* none of an earlier call is left for this one */
+		assert_refused(c, "org.example.Test.Measure", index_of(0),
+			       "org.varlink.service.InvalidParameter");
+		slu_control_send_fd(c, dup(fd));
+		assert_refused(c, "org.example.Test.Measure", index_of(1),
+			       "org.varlink.service.InvalidParameter");
+		slu_control_send_fd(c, dup(fd));
+		assert_refused(c, "org.example.Test.Measure", index_of(-1),
+			       "org.varlink.service.InvalidParameter");
+		slu_control_send_fd(c, dup(fd));
+		assert_refused(c, "org.example.Test.Echo", one("text", "x"),
+			       "1 descriptors came with a call that takes fewer");
+		slu_control_send_fd(c, dup(fd));
+		assert_refused(c, "org.varlink.service.GetInfo", NULL,
+			       "1 descriptors came with a call that takes fewer");
+		slu_control_send_fd(c, dup(fd));
+		o = slu_control_call(c, "org.example.Test.Ignore", NULL, NULL);
+		assert_non_null(o);
+		json_object_unref(o);
+	}
+	wait_for_fds(*state, before);
+	close(fd);
+	slu_control_close(c);
+}
+
+static void more_descriptors_than_a_call_may_bring_are_dropped_with_the_client(void **state)
+{
+	static const char call[] = "{\"method\":\"org.example.Test.Ignore\"}";
+	struct world *w = *state;
+	int fd = some_file(), s;
+	unsigned int before;
+
+	slu_control_close(client(w));
+	before = open_fds();
+	/* at once */
+	for (unsigned int n = SLU_CONTROL_MAX_FDS + 1; n <= 64; n += 7) {
+		s = raw(w);
+		assert_true(send_fds(s, call, sizeof(call), fd, n) > 0);
+		assert_dropped(s);
+	}
+	/* one with each byte */
+	s = raw(w);
+	for (size_t i = 0; i < sizeof(call) - 1 && send_fds(s, call + i, 1, fd, 1) > 0; i++)
+		;
+	assert_dropped(s);
+	/* with what is no call, and with one that never ends */
+	s = raw(w);
+	assert_true(send_fds(s, "{}", 3, fd, 2) > 0);
+	assert_dropped(s);
+	s = raw(w);
+	assert_true(send_fds(s, call, 5, fd, 2) > 0);
+	close(s);
+	wait_for_fds(w, before);
+	close(fd);
+}
+
 /* ------------------------------------------------------------------ bad manners */
 
 static void garbage_is_dropped(void **state)
@@ -541,6 +705,8 @@ int main(void)
 		served(readers_that_do_not_read_hold_up_nobody),
 		served(a_call_that_takes_long_holds_up_nobody),
 		served(stopping_ends_calls_that_wait),
+		served(a_descriptor_comes_with_a_call_and_is_closed),
+		served(more_descriptors_than_a_call_may_bring_are_dropped_with_the_client),
 		served(garbage_is_dropped),
 		served(a_call_without_an_end_is_dropped),
 		cmocka_unit_test_setup_teardown(silence_is_dropped_and_a_stream_is_not_silence,

@@ -691,6 +691,22 @@ static void nodes_and_data_keep_off_the_superblocks(void **state)
 	vol_free(&v);
 }
 
+/* Their blocks can be written, as was promised. */
+static void write_extents(struct vol *v, uint64_t from, uint64_t end)
+{
+	static _Alignas(4096) uint8_t data[4096];
+	struct slu_disk_extent e;
+
+	for (uint64_t i = from; i < end; i++) {
+		assert_true(slu_store_get(v->store, &SLU_KEY(INO, SLU_REC_EXTENT, i), &e, sizeof(e),
+					  NULL) > 0);
+		for (uint32_t k = 0; k < slu_get_le32(&e.nblocks); k++)
+			assert_int_equal(slu_blockio_write(v->bio, slu_get_le64(&e.blkno) + k, 1,
+							   data),
+					 0);
+	}
+}
+
 static void a_full_host_is_enospc_before_anything_is_promised(void **state)
 {
 	uint64_t id = 0, n = 0;
@@ -707,21 +723,70 @@ static void a_full_host_is_enospc_before_anything_is_promised(void **state)
 	assert_true(v.no_space > 0);
 	/* what was promised can be written, and committed */
 	assert_true(n > 4096 * 6 && n <= 4096 * 10);
-	for (uint64_t i = 0; i < id; i++) {
-		static _Alignas(4096) uint8_t data[4096];
-		struct slu_disk_extent e;
-
-		assert_true(slu_store_get(v.store, &SLU_KEY(INO, SLU_REC_EXTENT, i), &e, sizeof(e),
-					  NULL) > 0);
-		for (uint32_t k = 0; k < slu_get_le32(&e.nblocks); k++)
-			assert_int_equal(slu_blockio_write(v.bio, slu_get_le64(&e.blkno) + k, 1,
-							   data),
-					 0);
-	}
+	write_extents(&v, 0, id);
 	vol_commit(&v);
 	/* room comes back */
 	slu_simdisk_host_space(v.disk, 4096 * 10);
 	assert_int_equal(extent_new(&v, &id, 500), 0);
+	vol_close(&v);
+	disk_check(v.disk, NULL, false);
+	vol_free(&v);
+}
+
+/* The host had backed all of the last chunk as it was, and backs nothing more. */
+static void what_grows_in_a_backed_chunk_is_not_backed(void **state)
+{
+	uint64_t id = 0, before;
+	struct vol v;
+	int err;
+
+	vol_new(&v, 10000);
+	v.opts.reserve_host = true;
+	slu_simdisk_host_space(v.disk, 100000);
+	vol_open(&v);
+	while (!(err = extent_new(&v, &id, 1)))
+		;
+	assert_int_equal(err, -ENOSPC);
+	vol_commit(&v);
+	before = id;
+	/* for the spare superblock and a commit, and not for a whole chunk */
+	slu_simdisk_host_space(v.disk, 64);
+	grow(&v, 12288);
+	vol_commit(&v);
+	while (!(err = extent_new(&v, &id, 1)))
+		;
+	assert_int_equal(err, -ENOSPC);
+	write_extents(&v, before, id);
+	slu_simdisk_host_space(v.disk, UINT64_MAX);
+	while (!extent_new(&v, &id, 1))
+		;
+	assert_true(id > before + 2000);
+	vol_close(&v);
+	disk_check(v.disk, NULL, false);
+	vol_free(&v);
+}
+
+/* 417,793 is where the levels of a tree that large have one node more. */
+static void growing_never_takes_away_from_what_fits(void **state)
+{
+	struct slu_space_stat st;
+	uint64_t holds = 0;
+	struct vol v;
+	int refused = 0;
+
+	vol_new(&v, 417000);
+	vol_open(&v);
+	assert_int_equal(slu_blockio_grow(v.bio, 418000), 0);
+	for (uint64_t n = 417000; n <= 418000; n++) {
+		int err = slu_space_grow(v.store, n);
+
+		assert_true(!err || err == -EINVAL);
+		refused += err != 0;
+		slu_space_stat(v.store, &st);
+		assert_true(st.nblocks >= holds);
+		holds = st.nblocks;
+	}
+	assert_true(refused > 0 && refused < 20);
 	vol_close(&v);
 	disk_check(v.disk, NULL, false);
 	vol_free(&v);
@@ -841,6 +906,8 @@ int main(void)
 		cmocka_unit_test(a_power_cut_while_it_grows_leaves_the_spare_superblock_whole),
 		cmocka_unit_test(nodes_and_data_keep_off_the_superblocks),
 		cmocka_unit_test(a_full_host_is_enospc_before_anything_is_promised),
+		cmocka_unit_test(what_grows_in_a_backed_chunk_is_not_backed),
+		cmocka_unit_test(growing_never_takes_away_from_what_fits),
 		cmocka_unit_test(a_huge_volume_opens_at_once_and_is_used_all_over),
 		cmocka_unit_test(the_largest_extents_can_be_freed),
 	};

@@ -414,35 +414,40 @@ static void seek_takes_dirty_pages_over_unwritten_for_data(void **state)
 	slu_range_pool_fini(&pool);
 }
 
-struct seen {
-	char text[64];
-	int stop;
-};
-
-static int see_extent(void *ctx, const struct slu_iomap *m)
+/* The next extents, at most `max`, as text. */
+static void assert_extents(struct volume_fixture *vf, uint64_t *pos, unsigned int max,
+			   const char *want)
 {
-	struct seen *seen = ctx;
-	size_t n = strlen(seen->text);
+	struct slu_iomap maps[8];
+	char text[64] = "";
+	int n = slu_volume_extents(&vf->inode, pos, maps, max);
 
-	snprintf(seen->text + n, sizeof(seen->text) - n, "%c%u+%u ", "HDUM"[m->type],
-		 (unsigned int)(m->pos / PG), (unsigned int)(m->len / PG));
-	return seen->stop;
+	assert_true(n >= 0 && n <= (int)max);
+	for (int i = 0; i < n; i++)
+		snprintf(text + strlen(text), sizeof(text) - strlen(text), "%c%u+%u ",
+			 "HDUM"[maps[i].type], (unsigned int)(maps[i].pos / PG),
+			 (unsigned int)(maps[i].len / PG));
+	assert_string_equal(text, want);
 }
 
 static void extents_are_listed_in_order(void **state)
 {
 	struct volume_fixture *vf = *state;
-	struct seen seen = {0};
+	uint64_t pos = 0;
 
 	dirty_pages(vf->fx.inode, 2, 2);
 	write_back(vf->fx.inode, 2, 2, 4 * PG);
 	assert_int_equal(vf->fx.unwritten(&vf->fx, 4, 3), 0);
 	dirty_pages(vf->fx.inode, 9, 1);
-	assert_int_equal(slu_volume_extents(&vf->inode, see_extent, &seen), 0);
-	assert_string_equal(seen.text, "M2+2 U4+3 D9+1 ");
-	seen = (struct seen){.stop = -EINTR};
-	assert_int_equal(slu_volume_extents(&vf->inode, see_extent, &seen), -EINTR);
-	assert_string_equal(seen.text, "M2+2 ");
+	assert_extents(vf, &pos, 8, "M2+2 U4+3 D9+1 ");
+	assert_extents(vf, &pos, 8, "");
+	pos = 0;
+	assert_extents(vf, &pos, 2, "M2+2 U4+3 ");
+	assert_int_equal(pos, 7 * PG);
+	assert_extents(vf, &pos, 2, "D9+1 ");
+	assert_extents(vf, &pos, 2, "");
+	pos = 3 * PG;
+	assert_extents(vf, &pos, 1, "M3+1 ");
 }
 
 /* ----------------------------------------------------------------- nodes that are not in memory */

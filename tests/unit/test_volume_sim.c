@@ -61,7 +61,7 @@ static uint64_t below(uint64_t n)
 	return slu_random() % n;
 }
 
-static int shot_extent(void *ctx, const struct slu_iomap *m)
+static void shot_extent(void *ctx, const struct slu_iomap *m)
 {
 	struct shot *shot = ctx;
 
@@ -69,18 +69,15 @@ static int shot_extent(void *ctx, const struct slu_iomap *m)
 		slu_assert(m->pos / PG + i < CUT_PAGES);
 		shot->page[m->pos / PG + i] = (m->blkno + i) << 2 | m->type;
 	}
-	return 0;
 }
 
 static struct shot *take_shot(struct cut *c)
 {
 	struct shot *shot = &c->shots[c->nshots];
-	int err;
 
 	slu_assert(c->nshots < CUT_SHOTS);
 	memset(shot, 0, sizeof(*shot));
-	err = slu_volume_extents(&c->vf->inode, shot_extent, shot);
-	slu_assert(!err);
+	volume_each_extent(&c->vf->inode, shot_extent, shot);
 	return shot;
 }
 

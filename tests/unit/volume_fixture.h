@@ -29,6 +29,10 @@ static inline struct volume_fixture *volume_fixture(struct fixture *fx)
 	return slu_container_of(fx, struct volume_fixture, fx);
 }
 
+/* Calls fn for each extent and delalloc range in order. */
+void volume_each_extent(struct slu_volume_inode *vi,
+			void (*fn)(void *ctx, const struct slu_iomap *m), void *ctx);
+
 /* A formatted and opened volume of so many blocks. */
 struct volume_fixture *volume_fixture_new(uint64_t nblocks);
 /*
