@@ -34,7 +34,7 @@ static const GOptionEntry entries[] = {
 	{"preen", 'p', 0, G_OPTION_ARG_NONE, &opt_preen, "The same as -a", NULL},
 	{"force", 'f', 0, G_OPTION_ARG_NONE, &opt_force, "Look through it in any case", NULL},
 	{"verbose", 'v', 0, G_OPTION_ARG_NONE, &opt_verbose,
-	 "Show numbers, and how it was repaired", NULL},
+	 "Show what was found, in numbers, and what was repaired", NULL},
 	{"offset", 0, 0, G_OPTION_ARG_FILENAME, &opt_offset, "Where in IMAGE the volume starts",
 	 "SIZE"},
 	{"size", 's', 0, G_OPTION_ARG_FILENAME, &opt_size,

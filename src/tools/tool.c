@@ -52,7 +52,7 @@ void slu_tool_note(const char *fmt, ...)
 }
 
 /* Without the blank lines at the end, which would push the first lines off a screen. */
-static G_NORETURN void tool_help(GOptionContext *context)
+static _Noreturn void tool_help(GOptionContext *context)
 {
 	g_autofree char *text = g_option_context_get_help(context, TRUE, NULL);
 
