@@ -28,17 +28,17 @@ static gboolean opt_no, opt_yes, opt_auto, opt_preen, opt_force, opt_verbose, op
 static const GOptionEntry entries[] = {
 	{"no", 'n', 0, G_OPTION_ARG_NONE, &opt_no, "Change nothing (the default)", NULL},
 	{"yes", 'y', 0, G_OPTION_ARG_NONE, &opt_yes,
-	 "Repair what is damaged, if there is room for a second tree", NULL},
+	 "Repair what is damaged; needs room for a second tree", NULL},
 	{"auto", 'a', 0, G_OPTION_ARG_NONE, &opt_auto,
-	 "As at boot: a volume that was unmounted cleanly is not looked through", NULL},
+	 "As at boot: only if it was not unmounted cleanly", NULL},
 	{"preen", 'p', 0, G_OPTION_ARG_NONE, &opt_preen, "The same as -a", NULL},
 	{"force", 'f', 0, G_OPTION_ARG_NONE, &opt_force, "Look through it in any case", NULL},
 	{"verbose", 'v', 0, G_OPTION_ARG_NONE, &opt_verbose,
-	 "Show what was found, in numbers, and how it was repaired", NULL},
+	 "Show what was found, in numbers, and what was repaired", NULL},
 	{"offset", 0, 0, G_OPTION_ARG_FILENAME, &opt_offset, "Where in IMAGE the volume starts",
 	 "SIZE"},
 	{"size", 's', 0, G_OPTION_ARG_FILENAME, &opt_size,
-	 "How long the volume is, if both superblocks are lost and the image is longer", "SIZE"},
+	 "How long the volume is, if both superblocks are lost", "SIZE"},
 	{"wait", 'w', 0, G_OPTION_ARG_FILENAME, &opt_wait,
 	 "How long to wait for an image in use (default 5)", "SECONDS"},
 	{"version", 'V', 0, G_OPTION_ARG_NONE, &opt_version, "Show the version", NULL},
@@ -279,8 +279,8 @@ static int fsck_run(struct fsck *f)
 int main(int argc, char **argv)
 {
 	static const char about[] =
-		"Checks every invariant of a sluicefs volume and names what is wrong; -y repairs "
-		"it.\n\n"
+		"Checks every invariant of a sluicefs volume and names what is wrong; -y\n"
+		"repairs it.\n\n"
 		"Exit status: 0 clean, 1 repaired, 4 damaged, 8 could not be checked, 16 usage,\n"
 		"32 cancelled.";
 	const struct sigaction on_signal = {.sa_handler = fsck_on_signal};

@@ -19,6 +19,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { MKFS_DONE, MKFS_FAILED, MKFS_USAGE }; /* exit status */
+
 #define MKFS_LOOK_BYTES     (1u << 20)   /* at the start of an image, must be zero */
 #define MKFS_LOOK_MOST      (1ull << 30) /* of what a file has stored behind that */
 #define MKFS_DISCARD_BLOCKS (1u << 18)   /* 1 GiB at a time */
@@ -486,32 +488,32 @@ static bool mkfs_label_ok(const char *label)
 int main(int argc, char **argv)
 {
 	static const char about[] =
-		"Makes a sluicefs volume of an image file, which is created if it is missing, or "
-		"of a "
-		"block device.\n\nExit status: 0 done, 1 nothing was done (one line says why).";
+		"Makes a sluicefs volume of an image file, which is created if it is missing, or\n"
+		"of a block device.\n\n"
+		"Exit status: 0 done, 1 nothing was done (one line says why), 2 usage.";
 	struct mkfs m = {0};
 
 	slu_tool_init("mkfs.sluicefs");
 	if (!slu_tool_options(&argc, &argv, "IMAGE", about, entries))
-		return 1;
+		return MKFS_USAGE;
 	if (opt_version)
 		return slu_tool_version();
 	if (argc != 2 || !*argv[1]) {
 		slu_tool_error("expected one IMAGE; see --help");
-		return 1;
+		return MKFS_USAGE;
 	}
 	m.image = m.busy.image = argv[1];
 	if (!slu_tool_size("--size", opt_size, 0, &m.size) ||
 	    !slu_tool_size("--offset", opt_offset, 0, &m.offset) ||
 	    !slu_tool_wait(opt_wait ? opt_wait : "5", &m.busy.wait_ns) || !mkfs_label_ok(opt_label))
-		return 1;
+		return MKFS_USAGE;
 	if (opt_size && !m.size) {
 		slu_tool_error("--size: 0 is too small; a volume has at least 16 MiB");
-		return 1;
+		return MKFS_USAGE;
 	}
 	if (m.offset % SLU_BLOCK_SIZE || m.offset > INT64_MAX - m.size) {
 		slu_tool_error("--offset: must be a multiple of 4096 within the file");
-		return 1;
+		return MKFS_USAGE;
 	}
-	return mkfs_run(&m) ? 0 : 1;
+	return mkfs_run(&m) ? MKFS_DONE : MKFS_FAILED;
 }

@@ -15,9 +15,9 @@ static gchar *opt_only, *opt_policy;
 
 static const GOptionEntry entries[] = {
 	{"matrix", 0, 0, G_OPTION_ARG_NONE, &opt_matrix,
-	 "Every combination, in a file of its own in the directory given instead of FILE", NULL},
+	 "Every combination, each in a file of its own in DIR", NULL},
 	{"only", 0, 0, G_OPTION_ARG_STRING, &opt_only,
-	 "Matrix: only combinations with this name; * and ? stand for others", "NAME"},
+	 "Matrix: only those with this name, with * and ?", "NAME"},
 	{"json", 0, 0, G_OPTION_ARG_NONE, &opt_json, "Matrix: one JSON object instead of lines",
 	 NULL},
 	{"lab", 0, 0, G_OPTION_ARG_NONE, &opt_lab,
@@ -60,22 +60,19 @@ static bool options_fit(int argc)
 int main(int argc, char **argv)
 {
 	static const char about[] =
-		"Maps FILE and writes it into itself, then checks every byte. FILE is created, and "
-		"removed at the end; an existing one is overwritten. With --matrix DIR in every "
-		"combination that a program can choose. With --lab, without any file, as the "
-		"policy "
-		"says.\n\n"
-		"Exit status: 0 all is well, 1 wrong bytes or an error, 3 deadlock.";
+		"Maps FILE and writes it into itself, then checks every byte. FILE is made and\n"
+		"removed; one that is there is overwritten. --lab needs neither FILE nor DIR.\n\n"
+		"Exit status: 0 all is well, 1 wrong bytes or an error, 2 usage, 3 deadlock.";
 	struct selfwrite_options opts = {0};
 	int status;
 
 	slu_tool_init("sluice-selfwrite");
-	if (!slu_tool_options(&argc, &argv, "FILE", about, entries))
-		return SELFWRITE_FAILED;
+	if (!slu_tool_options(&argc, &argv, "FILE|DIR", about, entries))
+		return SELFWRITE_USAGE;
 	if (opt_version)
 		return slu_tool_version();
 	if (!options_fit(argc))
-		return SELFWRITE_FAILED;
+		return SELFWRITE_USAGE;
 	if (opt_lab)
 		return selfwrite_lab(&(struct selfwrite_lab_options){.policy = opt_policy,
 								     .pages = opt_pages,

@@ -205,7 +205,7 @@ int selfwrite_lab(const struct selfwrite_lab_options *o)
 	size_t policy;
 
 	if (!lab_options(o, &policy, &opts))
-		return SELFWRITE_FAILED;
+		return SELFWRITE_USAGE;
 	printf("policy %s: %s\n%u pages, %u writer%s, seed %llu\n\n", policies[policy].name,
 	       policies[policy].what, opts.npages, opts.nthreads, opts.nthreads > 1 ? "s" : "",
 	       (unsigned long long)o->seed);

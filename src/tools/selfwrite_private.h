@@ -35,6 +35,8 @@ enum selfwrite_verdict {
 	SELFWRITE_REFUSED = 2, /* the filesystem cannot do this and says so */
 	SELFWRITE_DEADLOCK = 3,
 };
+/* The exit status for wrong words; no whole is SELFWRITE_REFUSED. */
+#define SELFWRITE_USAGE 2
 
 /* What the command line says. */
 struct selfwrite_options {
@@ -52,7 +54,7 @@ struct selfwrite_lab_options {
 	uint64_t seed;
 };
 
-/* SELFWRITE_PASSED, _FAILED or _DEADLOCK; prints what came of it. */
+/* SELFWRITE_PASSED, _FAILED, _USAGE or _DEADLOCK; prints what came of it. */
 int selfwrite_lab(const struct selfwrite_lab_options *opts);
 
 /* One write: file bytes [src, src + len) of each part, one after the other, to dst. */

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the programs share: errors in one line, options, the words for what went wrong with an
- * image. Called from main threads only; prints, never exits (but for --help, which GOption does).
+ * image. Called from main threads only; prints, never exits (but for --help).
  */
 #include "sluice/units.h"
 #include "tools_private.h"
 #include <locale.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char *tool_name = "sluicefs";
@@ -50,20 +51,39 @@ void slu_tool_note(const char *fmt, ...)
 	va_end(ap);
 }
 
+/* Without the blank lines at the end, which would push the first lines off a screen. */
+static _Noreturn void tool_help(GOptionContext *context)
+{
+	g_autofree char *text = g_option_context_get_help(context, TRUE, NULL);
+
+	puts(g_strchomp(text));
+	exit(fflush(stdout) ? EXIT_FAILURE : EXIT_SUCCESS);
+}
+
 bool slu_tool_options(int *argc, char ***argv, const char *arguments, const char *about,
 		      const GOptionEntry *entries)
 {
 	GOptionContext *context = g_option_context_new(arguments);
+	gboolean help = FALSE;
+	/* GOption's own would have a section of its own, three lines long. */
+	const GOptionEntry help_entry[] = {
+		{"help", 'h', 0, G_OPTION_ARG_NONE, &help, "Show this", NULL},
+		{NULL},
+	};
 	GError *error = NULL;
 	bool ok;
 
 	g_option_context_set_summary(context, about);
+	g_option_context_set_help_enabled(context, FALSE);
 	g_option_context_add_main_entries(context, entries, NULL);
+	g_option_context_add_main_entries(context, help_entry, NULL);
 	ok = g_option_context_parse(context, argc, argv, &error);
 	if (!ok) {
 		slu_tool_error("%s; see --help", error->message);
 		g_error_free(error);
 	}
+	if (ok && help)
+		tool_help(context);
 	g_option_context_free(context);
 	/* "--" ends the options and stays in argv only if it was needed. */
 	if (ok && *argc > 1 && !strcmp((*argv)[1], "--")) {

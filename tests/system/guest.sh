@@ -163,6 +163,23 @@ is_on_disk_after_it() {
 	echo "  $(cat /tmp/count) volumes of the boot before say that everything is on disk"
 }
 
+an_upgrade_leaves_it_mounted() {
+	local pid
+	pid=$(main_pid)
+	exec 8>/mnt/data/upgraded
+	echo before >&8
+	dpkg -i /root/newer.deb >/tmp/dpkg 2>&1 || fail "$(cat /tmp/dpkg)"
+	[ "$(main_pid)" = "$pid" ] || fail "it is another process"
+	echo after >&8
+	exec 8>&-
+	[ "$(tr '\n' ' ' </mnt/data/upgraded)" = 'before after ' ] || fail "$(cat /mnt/data/upgraded)"
+	grep -A 3 'served by the version before' /tmp/dpkg | sed 's/^ */  /'
+	grep -qx '  /mnt/data' /tmp/dpkg || fail "$(cat /tmp/dpkg)"
+	systemctl restart "$unit"
+	serves_again "$pid" >/dev/null || fail "not after restart"
+	grep -qx after /mnt/data/upgraded
+}
+
 and_is_clean() {
 	systemctl stop dependent.service "$unit"
 	umount /mnt/fstab
@@ -172,6 +189,29 @@ and_is_clean() {
 	for image in data fstab auto; do
 		fsck.sluicefs -n -f /srv/images/$image.img || fail "$image is damaged"
 	done
+}
+
+# What is in memory is on disk then.
+a_removal_stops_the_service() {
+	systemctl start "$unit"
+	mount /mnt/fstab
+	cp /root/big /mnt/data/late
+	dpkg -r sluicefs >/tmp/dpkg 2>&1 || fail "$(cat /tmp/dpkg)"
+	! mountpoint -q /mnt/data || fail "the service's volume is still mounted"
+	! systemctl is-active -q "$unit" || fail "$unit is active"
+	journal_says 'unmounted, everything is on disk'
+	# Not the package's business: it is served on.
+	ls /mnt/fstab/file
+	grep -qx '  /mnt/fstab' /tmp/dpkg || fail "$(cat /tmp/dpkg)"
+	umount /mnt/fstab
+	dpkg -P sluicefs >/tmp/dpkg 2>&1 || fail "$(cat /tmp/dpkg)"
+	[ -e /etc/sluicefs/data.conf ] || fail "the administrator's file is gone"
+	! find /etc/systemd -name 'sluicefs@*' -type l | grep . || fail "a unit that is not there is enabled"
+	dpkg -i /root/sluicefs.deb >/tmp/dpkg 2>&1 || fail "$(cat /tmp/dpkg)"
+	fsck.sluicefs -n -f /srv/images/data.img
+	systemctl start "$unit"
+	cmp /root/big /mnt/data/late
+	systemctl stop "$unit"
 }
 
 # ---------------------------------------------------------------- run
@@ -212,6 +252,8 @@ if [ "$phase" = 1 ]; then
 	scenario what_is_in_memory_at_shutdown
 else
 	scenario is_on_disk_after_it
+	scenario an_upgrade_leaves_it_mounted
 	scenario and_is_clean
+	scenario a_removal_stops_the_service
 fi
 echo "scenarios of boot $phase are through"

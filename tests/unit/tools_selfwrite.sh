@@ -66,13 +66,13 @@ lab 3 'a writer waits for a page that it has locked itself' --policy hold-all
 lab 3 'writer 1 ── waits for ──▶ page 1 of file 2 ── held by ──▶ writer 2' --policy hold-all --threads 2
 lab 3 'in .* slu_write > .* > (page fault)' --policy tail-faulting
 lab 0 '^pass: policy tail-nofault' --policy tail-nofault --threads 3 --runs 20
-lab 1 'needs --policy'
+lab 2 'needs --policy'
 for case in nouffd:'userfaultfd is forbidden here' oldkernel:CONFIG_USERFAULTFD; do
 	status=0
 	BAD_WRITE=${case%%:*} LD_PRELOAD=$library "$program" --lab --policy hold-all >"$work/out" 2>"$work/err" || status=$?
 	[ $status = 1 ] && [ "$(wc -l <"$work/err")" = 1 ] && grep -q "${case#*:}" "$work/err" ||
 		fail "${case%%:*}: status $status: $(cat "$work/err")"
 done
-lab 1 'no policy "none"' --policy none
-lab 1 '4 to 64' --policy hold-all --pages 65
+lab 2 'no policy "none"' --policy none
+lab 2 '4 to 64' --policy hold-all --pages 65
 echo "sluice-selfwrite notices what is wrong"

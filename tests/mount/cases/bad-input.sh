@@ -116,14 +116,14 @@ unchanged
 
 # Nonsense sizes for mkfs; nothing is left behind
 new=$SLU_WORK/new.img
-for size in 10 1M 15M 0 -5 10GB big '' 1.5 2E 99999999E '10 G'; do
-	refused 1 'size|small|large|16 MiB' mkfs.sluicefs --size "$size" "$new"
-	[ ! -e "$new" ] || fail "mkfs --size \"$size\" left a file behind"
+for size in 1:10 1:1M 1:15M 2:0 2:-5 2:10GB 2:big 2: 2:1.5 1:2E 2:99999999E '2:10 G'; do
+	refused "${size%%:*}" 'size|small|large|16 MiB' mkfs.sluicefs --size "${size#*:}" "$new"
+	[ ! -e "$new" ] || fail "mkfs --size \"${size#*:}\" left a file behind"
 done
-refused 1 '' mkfs.sluicefs
-refused 1 'expected one IMAGE' mkfs.sluicefs --size 64M "$new" "$new.2"
-refused 1 'at most 63' mkfs.sluicefs --size 64M --label "$(head -c 64 /dev/zero | tr '\0' l)" "$new"
-refused 1 'nonsense' mkfs.sluicefs --nonsense "$new"
+refused 2 '' mkfs.sluicefs
+refused 2 'expected one IMAGE' mkfs.sluicefs --size 64M "$new" "$new.2"
+refused 2 'at most 63' mkfs.sluicefs --size 64M --label "$(head -c 64 /dev/zero | tr '\0' l)" "$new"
+refused 2 'nonsense' mkfs.sluicefs --nonsense "$new"
 refused 16 'expected one IMAGE' fsck.sluicefs
 refused 16 'contradict' fsck.sluicefs -n -y "$IMG"
 refused 16 'nonsense' fsck.sluicefs --nonsense "$IMG"

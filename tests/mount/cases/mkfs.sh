@@ -90,12 +90,12 @@ rm "$IMG"
 LC_ALL=C mkfs.sluicefs -q --size 16M --label größer "$IMG"
 expect_match "the label" 'größer' "$(LC_ALL=C fsck.sluicefs -v "$IMG")"
 rm "$IMG"
-refused 1 'UTF-8' mkfs.sluicefs --size 16M --label $'\xff' "$IMG"
-refused 1 'control character' mkfs.sluicefs --size 16M --label $'a\nb' "$IMG"
-refused 1 'control character' mkfs.sluicefs --size 16M --label $'\e[31m' "$IMG"
+refused 2 'UTF-8' mkfs.sluicefs --size 16M --label $'\xff' "$IMG"
+refused 2 'control character' mkfs.sluicefs --size 16M --label $'a\nb' "$IMG"
+refused 2 'control character' mkfs.sluicefs --size 16M --label $'\e[31m' "$IMG"
 ln -s nowhere "$SLU_WORK/dangling"
 refused 1 'symbolic link' mkfs.sluicefs --size 16M "$SLU_WORK/dangling"
-refused 1 'expected one IMAGE' mkfs.sluicefs --size 16M ''
+refused 2 'expected one IMAGE' mkfs.sluicefs --size 16M ''
 [ ! -e "$IMG" ] || fail "a refused mkfs left a file behind"
 # Large ones cost nothing
 mkfs.sluicefs -q --size 8T "$IMG"

@@ -23,5 +23,5 @@ cmp -n 1048576 "$SLU_WORK/head" "$IMG" || fail "bytes before the volume were cha
 cmp "$SLU_WORK/tail" <(tail -c 1048576 "$IMG") || fail "bytes behind the volume were changed"
 expect_eq "size of the file" $((size + 2 * 1048576)) "$(stat -c %s "$IMG")"
 refused 8 'not a sluicefs volume' fsck.sluicefs "$IMG"
-refused 1 'multiple of 4096' mkfs.sluicefs --offset 100 --size 64M "$IMG"
+refused 2 'multiple of 4096' mkfs.sluicefs --offset 100 --size 64M "$IMG"
 refused 16 'multiple of 4096' fsck.sluicefs --offset 100 "$IMG"
