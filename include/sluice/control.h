@@ -68,6 +68,8 @@ JsonObject *slu_control_parameters(struct slu_control_call *call);
 /* The parameter, or NULL after the call has been answered with InvalidParameter. */
 const char *slu_control_string(struct slu_control_call *call, const char *name);
 bool slu_control_bool(struct slu_control_call *call, const char *name, bool *ret);
+/* One that may be left out, an integer or not: *ret is untouched then. */
+bool slu_control_number(struct slu_control_call *call, const char *name, double *ret);
 /* Whether the client asked for a stream. If not, and need: answered with ExpectedMore. */
 bool slu_control_wants_more(struct slu_control_call *call, bool need);
 /* The server stops, or the client has gone: a handler that waits should end. */

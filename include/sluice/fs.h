@@ -98,7 +98,38 @@ bool slu_fs_open_for_write(struct slu_fs *fs, uint64_t ino);
 int slu_fs_copy_range(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino_in, uint64_t pos_in,
 		      uint64_t ino_out, uint64_t pos_out, uint64_t len, uint64_t *ret_done);
 
-/* The running daemon drains (true) or allows (false) writing: remount. */
+/* The running daemon drains (true) or allows (false) writing: remount. -EBUSY: the volume is frozen. */
 int slu_fs_set_readonly(struct slu_fs *fs, bool readonly);
+
+/* ------------------------------------------------------------------ freezing, for a copy of the image */
+
+/*
+ * Everything that was written before is made durable; then nothing changes the image until
+ * slu_fs_thaw, or until timeout_ns have passed: then it thaws by itself. Meanwhile reads go on, and
+ * changes as far as there is memory for them; who needs the disk (fsync, a write over the limit of
+ * dirty pages) waits. No lock held; waits. -EBUSY: it is frozen, or about to be; -ESHUTDOWN: it is
+ * being unmounted; -EAGAIN (no thread); or what kept something from being written, and nothing is
+ * frozen.
+ */
+int slu_fs_freeze(struct slu_fs *fs, uint64_t timeout_ns);
+/*
+ * *ret_ns: how long it was. -EINVAL: it is not frozen; -ETIMEDOUT: no more, for its time limit has
+ * passed (said once).
+ */
+int slu_fs_thaw(struct slu_fs *fs, uint64_t *ret_ns);
+/* Whether it is; *ret_left_ns: until it thaws by itself. */
+bool slu_fs_frozen(struct slu_fs *fs, uint64_t *ret_left_ns);
+/* For the end: thaws, and no freeze begins any more. */
+void slu_fs_end_freezes(struct slu_fs *fs);
+/*
+ * Told (true) before the image is frozen and (false) after it has thawed, from the threads that do
+ * so, with no lock held. One at a time; NULL: none. Not while a freeze begins or ends.
+ */
+void slu_fs_set_freeze_hook(struct slu_fs *fs, void (*hook)(void *ctx, bool frozen), void *ctx);
+/*
+ * Proof that the volume works: commits what is open and flushes. While it is frozen nothing can be
+ * proved, and 0 is returned; a freeze waits for probes under way.
+ */
+int slu_fs_probe(struct slu_fs *fs);
 
 #endif

@@ -17,6 +17,8 @@ static const char *const names[SLU_EVENT_KINDS] = {
 	[SLU_EVENT_SLOW_COMMIT] = "slow-commit",
 	[SLU_EVENT_FALLBACK] = "superblock-fallback",
 	[SLU_EVENT_READ_ERROR] = "read-error",
+	[SLU_EVENT_FROZEN] = "frozen",
+	[SLU_EVENT_THAWED] = "thawed",
 };
 
 const char *slu_event_kind_name(enum slu_event_kind kind)

@@ -87,6 +87,19 @@ bool slu_control_bool(struct slu_control_call *call, const char *name, bool *ret
 	return node != NULL;
 }
 
+bool slu_control_number(struct slu_control_call *call, const char *name, double *ret)
+{
+	JsonNode *node = json_object_get_member(call->parameters, name);
+
+	if (!node || JSON_NODE_HOLDS_NULL(node))
+		return true;
+	if (!member(call->parameters, name, G_TYPE_INT64))
+		node = parameter(call, name, G_TYPE_DOUBLE);
+	if (node)
+		*ret = json_node_get_double(node);
+	return node != NULL;
+}
+
 bool slu_control_wants_more(struct slu_control_call *call, bool need)
 {
 	if (!call->more && need)

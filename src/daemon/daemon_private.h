@@ -186,6 +186,13 @@ struct slu_control_interface methods_interface(struct served *v);
 /* An array of Metric, the caller's. */
 JsonArray *metrics_collect(const struct served *v);
 
+/* What the kernel holds back is written to us. -errno. */
+int methods_syncfs(const struct served *v);
+
+/* methods_freeze.c */
+void methods_freeze(void *ctx, struct slu_control_call *call);
+void methods_thaw(void *ctx, struct slu_control_call *call);
+
 /* ------------------------------------------------------------------ notify.c */
 
 /* Whether systemd, or somebody like it, wants to be told. */

@@ -87,6 +87,18 @@ static void set_kernel(JsonObject *o, const struct served *v)
 	json_object_set_object_member(o, "kernel", kernel);
 }
 
+static void set_frozen(JsonObject *o, struct slu_fs *fs)
+{
+	JsonObject *frozen;
+	uint64_t left_ns;
+
+	if (!slu_fs_frozen(fs, &left_ns))
+		return;
+	frozen = json_object_new();
+	json_object_set_double_member(frozen, "secondsLeft", (double)left_ns / 1e9);
+	json_object_set_object_member(o, "frozen", frozen);
+}
+
 static char *uuid_text(const uint8_t id[16])
 {
 	GString *s = g_string_new(NULL);
@@ -144,6 +156,7 @@ static void run_status(void *ctx, struct slu_control_call *call)
 	json_object_set_boolean_member(o, "readOnly", info.readonly || v->stack->fs->readonly);
 	if (info.why_readonly)
 		json_object_set_string_member(o, "why", info.why_readonly);
+	set_frozen(o, v->stack->fs);
 	set_int(o, "openFiles", slu_session_nopen(v->session));
 	set_int(o, "transaction", slu_store_txid(v->stack->fs->store));
 	json_object_set_double_member(o, "uptime", (double)(slu_clock_ns() - v->start_ns) / 1e9);
@@ -228,16 +241,23 @@ static void run_metrics(void *ctx, struct slu_control_call *call)
 
 /* ------------------------------------------------------------------ sync, remount */
 
-/* What the kernel holds back comes first: syncfs has it written to us. */
+int methods_syncfs(const struct served *v)
+{
+	int fd = open(v->mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC), err = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (syncfs(fd))
+		err = -errno;
+	close(fd);
+	return err;
+}
+
 static void run_sync(void *ctx, struct slu_control_call *call)
 {
 	struct served *v = ctx;
-	int fd = open(v->mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC), err = 0;
+	int err = methods_syncfs(v);
 
-	if (fd >= 0 && syncfs(fd))
-		err = -errno;
-	if (fd >= 0)
-		close(fd);
 	if (!err)
 		err = slu_fs_sync(v->stack->fs);
 	if (err)
@@ -293,7 +313,10 @@ static void run_remount(void *ctx, struct slu_control_call *call)
 		return;
 	err = change_mode(ctx, readonly);
 	if (err) {
-		slu_control_fail(call, "Failed", "%s", g_strerror(-err));
+		slu_control_fail(call, "Failed", "%s",
+				 err == -EBUSY ? "it is frozen (sluicectl thaw ends that), or being "
+						 "remounted already"
+					       : g_strerror(-err));
 		return;
 	}
 	report(LOG_INFO, "now %s", readonly ? "read-only" : "writable");
@@ -309,6 +332,8 @@ static const struct slu_control_method methods[] = {
 	{"Sync", run_sync},
 	{"CheckRemount", run_check_remount},
 	{"Remount", run_remount},
+	{"Freeze", methods_freeze},
+	{"Thaw", methods_thaw},
 	{NULL, NULL},
 };
 

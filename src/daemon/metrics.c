@@ -192,6 +192,7 @@ static void add_blockio(JsonArray *all, const struct slu_blockio_stats *b)
 
 static void add_space(JsonArray *all, struct slu_fs *fs)
 {
+	uint64_t left_ns;
 	struct slu_space_stat space;
 	struct slu_statfs st;
 
@@ -207,6 +208,8 @@ static void add_space(JsonArray *all, struct slu_fs *fs)
 	add_gauge(all, "files", "Inodes in use", (double)space.ninodes);
 	add_gauge(all, "read_only", "1 if nothing can be changed",
 		  fs->readonly || slu_store_readonly(fs->store));
+	add_gauge(all, "frozen", "1 while nothing may change the image",
+		  slu_fs_frozen(fs, &left_ns));
 }
 
 static void add_events(JsonArray *all, const struct slu_event_stream *stream)

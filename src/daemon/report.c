@@ -115,17 +115,36 @@ void report_event_line(const struct slu_event *ev, char *line, size_t size)
 		snprintf(line, size, "the newest superblock is bad; mounted the older one%s%s",
 			 *text ? ": " : "", text);
 		break;
+	case SLU_EVENT_FROZEN:
+		snprintf(line, size,
+			 "frozen: nothing changes the image for up to %.0f s; sluicectl thaw ends it",
+			 (double)ev->len / 1e9);
+		break;
+	case SLU_EVENT_THAWED:
+		snprintf(line, size, "thawed after %.1f s%s", (double)ev->len / 1e9,
+			 ev->error ? ", by the time limit: a copy that was not finished is not "
+				     "whole; freeze with a longer --timeout"
+				   : "");
+		break;
 	case SLU_EVENT_KINDS: /* none */
 		*line = '\0';
 		break;
 	}
 }
 
-static int priority_of(enum slu_event_kind kind)
+static int priority_of(const struct slu_event *ev)
 {
-	if (slu_event_is_critical(kind))
+	if (slu_event_is_critical(ev->kind))
 		return LOG_CRIT;
-	return kind == SLU_EVENT_SLOW_COMMIT ? LOG_NOTICE : LOG_ERR;
+	switch (ev->kind) {
+	case SLU_EVENT_SLOW_COMMIT:
+	case SLU_EVENT_FROZEN:
+		return LOG_NOTICE;
+	case SLU_EVENT_THAWED:
+		return ev->error ? LOG_WARNING : LOG_NOTICE;
+	default:
+		return LOG_ERR;
+	}
 }
 
 static void emit(struct report_events *r, int priority, const char *line)
@@ -174,7 +193,7 @@ void report_events_flush(struct report_events *r)
 		}
 		if (more && (slu_event_is_critical(ev.kind) || within_rate(r, ev.kind))) {
 			report_event_line(&ev, line, sizeof(line));
-			emit(r, priority_of(ev.kind), line);
+			emit(r, priority_of(&ev), line);
 		}
 	} while (more);
 }

@@ -23,6 +23,25 @@ struct slu_fs_private {
 	/* how often reclaim has come to its end; makes waiting for room end */
 	uint64_t reclaim_passes;
 	struct slu_cond house_done;
+
+	/* freeze.c */
+	struct slu_mutex freeze_lock; /* leaf: the rest */
+	struct slu_cond freeze_changed;
+	enum freeze_state {
+		FREEZE_NONE,
+		FREEZE_BEGINS,  /* everything is being written */
+		FREEZE_CLOSES,  /* nothing that has to reach the disk may begin; the image is next */
+		FREEZE_FROZEN,  /* until freeze_deadline_ns */
+		FREEZE_THAWING, /* the image is changed again */
+	} freeze_state;
+	uint64_t freeze_begin_ns, freeze_deadline_ns;
+	unsigned int freeze_probes; /* under way */
+	bool freeze_expired;        /* the last one, and nobody has been told */
+	bool freeze_ended;          /* no more of them */
+	/* waits for the deadline; joined by who thaws before it, else by the next freeze or the end */
+	struct slu_thread freeze_timer;
+	void (*freeze_hook)(void *ctx, bool frozen);
+	void *freeze_hook_ctx;
 };
 
 /*
@@ -46,6 +65,10 @@ void housekeep_reclaim_wanted(void *fs);
  * back. 0: try once more. -EAGAIN: ctx may not wait.
  */
 int housekeep_make_room(struct slu_fs *fs, struct slu_ctx *ctx);
+
+/* freeze.c */
+void freeze_init(struct slu_fs *fs);
+void freeze_fini(struct slu_fs *fs);
 
 /* sync.c */
 int fs_sync_inode(struct slu_fs *fs, struct slu_inode *inode, bool datasync);

@@ -88,7 +88,10 @@ static void allow_changes(struct slu_fs *fs, bool allow)
 int slu_fs_set_readonly(struct slu_fs *fs, bool readonly)
 {
 	struct slu_store_info info;
+	uint64_t left_ns;
 
+	if (slu_fs_frozen(fs, &left_ns))
+		return -EBUSY;
 	if (readonly == fs_readonly(fs))
 		return 0;
 	if (!readonly) {
