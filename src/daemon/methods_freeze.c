@@ -45,7 +45,8 @@ void methods_freeze(void *ctx, struct slu_control_call *call)
 				 "a timeout is more than 0 and at most %.0f seconds", TIMEOUT_MOST);
 		return;
 	}
-	err = methods_syncfs(v);
+	/* What the kernel wrote to a frozen volume might wait for memory. */
+	err = slu_fs_frozen(v->stack->fs, &ns) ? -EBUSY : methods_syncfs(v);
 	if (!err)
 		err = slu_fs_freeze(v->stack->fs, (uint64_t)(timeout * 1e9));
 	if (err) {

@@ -19,11 +19,14 @@ static const GOptionEntry entries[] = {
 };
 
 static const struct ctl_command commands[] = {
-	{"status", "", "How the volume is", true, 0, ctl_status},
-	{"list", "", "All volumes that are mounted", false, 0, ctl_list},
-	{"watch", "", "What happens, as it happens", true, 0, ctl_watch},
-	{"metrics", "", "Every counter, in Prometheus's text format", true, 0, ctl_metrics},
-	{"sync", "", "Return when everything is on disk", true, 0, ctl_sync},
+	{"status", "", "How the volume is", true, 0, NULL, ctl_status},
+	{"list", "", "All volumes that are mounted", false, 0, NULL, ctl_list},
+	{"watch", "", "What happens, as it happens", true, 0, NULL, ctl_watch},
+	{"metrics", "", "Every counter, in Prometheus's text format", true, 0, NULL, ctl_metrics},
+	{"sync", "", "Return when everything is on disk", true, 0, NULL, ctl_sync},
+	{"freeze", "", "Leave the image alone, so that it can be copied", true, 0,
+	 ctl_freeze_options, ctl_freeze},
+	{"thaw", "", "End that", true, 0, NULL, ctl_thaw},
 };
 
 static char *about(void)
@@ -33,8 +36,14 @@ static char *about(void)
 	for (size_t i = 0; i < G_N_ELEMENTS(commands); i++)
 		g_string_append_printf(s, "  %-9s%-18s%s\n", commands[i].name,
 				       commands[i].arguments, commands[i].help);
-	g_string_append(s, "\nWithout -m or -s: the only volume that is mounted.");
+	g_string_append(s, "\nWithout -m or -s: the only volume that is mounted."
+			   "\nA command's own options: sluicectl COMMAND --help");
 	return g_string_free(s, FALSE);
+}
+
+static char *about_command(const struct ctl_command *command)
+{
+	return g_strdup_printf("sluicectl %s: %s.", command->name, command->help);
 }
 
 /* ------------------------------------------------------------------ which daemon */
@@ -90,11 +99,11 @@ struct slu_control_client *ctl_connect(const struct ctl *c)
 	return client;
 }
 
-JsonObject *ctl_call(struct ctl *c, const char *method)
+JsonObject *ctl_call(struct ctl *c, const char *method, JsonObject *parameters)
 {
 	g_autoptr(GError) error = NULL;
 	g_autofree char *full = g_strconcat(VOLUME, method, NULL);
-	JsonObject *reply = slu_control_call(c->client, full, NULL, &error);
+	JsonObject *reply = slu_control_call(c->client, full, parameters, &error);
 
 	if (!reply)
 		slu_tool_error("%s", error->message);
@@ -123,6 +132,40 @@ static const struct ctl_command *find_command(const char *name)
 	return NULL;
 }
 
+/* Whether what follows this argument is its value. */
+static bool takes_value(const char *arg)
+{
+	for (const GOptionEntry *e = entries; e->long_name; e++) {
+		if (e->arg == G_OPTION_ARG_NONE)
+			continue;
+		if (arg[1] == '-' ? strcmp(arg + 2, e->long_name) == 0
+				  : arg[1] == e->short_name && !arg[2])
+			return true;
+	}
+	return false;
+}
+
+/* The command decides which options there are, so it is looked for before they are parsed. */
+static const struct ctl_command *first_command(int argc, char **argv)
+{
+	int i = 1;
+
+	while (i < argc && argv[i][0] == '-' && strcmp(argv[i], "--") != 0)
+		i += takes_value(argv[i]) ? 2 : 1;
+	return i < argc ? find_command(argv[i]) : NULL;
+}
+
+/* The common ones and the command's; g_free. */
+static GOptionEntry *all_options(const struct ctl_command *command)
+{
+	GArray *all = g_array_new(TRUE, TRUE, sizeof(GOptionEntry));
+
+	g_array_append_vals(all, entries, G_N_ELEMENTS(entries) - 1);
+	for (const GOptionEntry *e = command ? command->options : NULL; e && e->long_name; e++)
+		g_array_append_vals(all, e, 1);
+	return (GOptionEntry *)(void *)g_array_free(all, FALSE);
+}
+
 static int run(const struct ctl_command *command, char **args)
 {
 	struct ctl c = {.mountpoint = opt_mountpoint, .socket = opt_socket, .json = opt_json};
@@ -140,11 +183,12 @@ static int run(const struct ctl_command *command, char **args)
 
 int main(int argc, char **argv)
 {
-	g_autofree char *summary = about();
-	const struct ctl_command *command;
+	const struct ctl_command *command = first_command(argc, argv);
+	g_autofree char *summary = command ? about_command(command) : about();
+	g_autofree GOptionEntry *options = all_options(command);
 
 	slu_tool_init("sluicectl");
-	if (!slu_tool_options(&argc, &argv, "COMMAND [ARGUMENT…]", summary, entries))
+	if (!slu_tool_options(&argc, &argv, "COMMAND [ARGUMENT…]", summary, options))
 		return CTL_USAGE;
 	if (opt_version)
 		return slu_tool_version();

@@ -20,6 +20,7 @@ struct ctl_command {
 	const char *name, *arguments, *help;
 	bool connects; /* needs a daemon */
 	int nargs;
+	const GOptionEntry *options; /* of its own, beside the common ones; NULL: none */
 	int (*run)(struct ctl *c, char **args); /* the exit status */
 };
 
@@ -27,8 +28,8 @@ enum { CTL_OK, CTL_FAILED, CTL_USAGE };
 
 /* The daemon that was asked for, or the only one there is. NULL after a line. */
 struct slu_control_client *ctl_connect(const struct ctl *c);
-/* A call without parameters; NULL after a line. */
-JsonObject *ctl_call(struct ctl *c, const char *method);
+/* parameters: taken, NULL for none. NULL after a line. */
+JsonObject *ctl_call(struct ctl *c, const char *method, JsonObject *parameters);
 /* An object in one line. */
 void ctl_print_json(JsonObject *o);
 
@@ -37,5 +38,10 @@ int ctl_list(struct ctl *c, char **args);
 int ctl_watch(struct ctl *c, char **args);
 int ctl_metrics(struct ctl *c, char **args);
 int ctl_sync(struct ctl *c, char **args);
+
+/* ctl_freeze.c */
+extern const GOptionEntry ctl_freeze_options[];
+int ctl_freeze(struct ctl *c, char **args);
+int ctl_thaw(struct ctl *c, char **args);
 
 #endif

@@ -101,7 +101,7 @@ static void print_status(JsonObject *s)
 {
 	JsonObject *image = inner(s, "image"), *space = inner(s, "space"),
 		   *cache = inner(s, "cache"), *kernel = inner(s, "kernel"),
-		   *event = inner(s, "lastEvent");
+		   *event = inner(s, "lastEvent"), *frozen = inner(s, "frozen");
 	const char *why = text(s, "why");
 
 	print_line("mounted on", "%s", text(s, "mountpoint"));
@@ -112,6 +112,9 @@ static void print_status(JsonObject *s)
 		   text(s, "label"));
 	print_line("state", "%s%s%s", flag(s, "readOnly") ? "read-only" : "writable",
 		   *why ? ": " : "", why);
+	if (frozen)
+		print_line("frozen", "for %.0f s more; to end it: sluicectl thaw",
+			   json_object_get_double_member_with_default(frozen, "secondsLeft", 0));
 	if (space)
 		print_space(space, number(s, "files"));
 	if (cache)
@@ -132,7 +135,7 @@ static void print_status(JsonObject *s)
 
 int ctl_status(struct ctl *c, char **args)
 {
-	JsonObject *reply = ctl_call(c, "Status"), *status;
+	JsonObject *reply = ctl_call(c, "Status", NULL), *status;
 
 	(void)args;
 	if (!reply)
@@ -250,7 +253,7 @@ int ctl_watch(struct ctl *c, char **args)
 
 int ctl_sync(struct ctl *c, char **args)
 {
-	JsonObject *reply = ctl_call(c, "Sync");
+	JsonObject *reply = ctl_call(c, "Sync", NULL);
 
 	(void)args;
 	if (!reply)
