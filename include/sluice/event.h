@@ -24,6 +24,9 @@ enum slu_event_kind {
 	SLU_EVENT_SLOW_COMMIT, /* len = nanoseconds */
 	SLU_EVENT_FALLBACK,    /* mounted on the older superblock */
 	SLU_EVENT_READ_ERROR,  /* ino, pos, len, error: data could not be read */
+	SLU_EVENT_SUPER_CORRUPT,  /* pos: the superblock in that block is damaged: text */
+	SLU_EVENT_SCRUB_STARTED,  /* len = about how many nodes */
+	SLU_EVENT_SCRUB_FINISHED, /* len = nodes read, pos = damaged; error: 0, or why it is not whole */
 	SLU_EVENT_FROZEN,      /* len = the time limit, nanoseconds */
 	SLU_EVENT_THAWED,      /* len = nanoseconds; error -ETIMEDOUT: by its time limit */
 	SLU_EVENT_KINDS,       /* how many there are */

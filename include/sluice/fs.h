@@ -132,4 +132,38 @@ void slu_fs_set_freeze_hook(struct slu_fs *fs, void (*hook)(void *ctx, bool froz
  */
 int slu_fs_probe(struct slu_fs *fs);
 
+/* ------------------------------------------------------------------ scrubbing */
+
+#define SLU_SCRUB_RATE   (8u << 20) /* bytes a second: the default */
+#define SLU_SCRUB_DAMAGE 32u        /* so many are remembered */
+
+struct slu_scrub_damage {
+	uint64_t blkno;
+	const char *wrong; /* static */
+};
+
+/* Of the scrub that is under way, or the last one since the mount. */
+struct slu_scrub_state {
+	bool running;
+	uint64_t number; /* 1, 2, …; 0: there was none */
+	uint64_t rate;   /* bytes a second; 0: without a limit */
+	struct timespec begin, end;
+	uint64_t nodes, total; /* read, and in the tree about now */
+	uint64_t damaged;      /* nodes and superblocks; the first of them: */
+	struct slu_scrub_damage damage[SLU_SCRUB_DAMAGE];
+	int result; /* at its end: 0, -ECANCELED, -ENOMEM */
+};
+
+/*
+ * Begins to read every node of the volume past the caches, in a thread of its own (slu_store_scrub);
+ * what is damaged is an event. rate: bytes a second, 0: without a limit. No lock held. -EBUSY: one is
+ * under way; -ESHUTDOWN: the volume is being unmounted; -EAGAIN, -ENOMEM.
+ */
+int slu_fs_scrub_start(struct slu_fs *fs, uint64_t rate, uint64_t *ret_number);
+/* number: only that one; 0: whichever. Does not wait for its end. -EINVAL: it is not under way. */
+int slu_fs_scrub_cancel(struct slu_fs *fs, uint64_t number);
+void slu_fs_scrub_state(struct slu_fs *fs, struct slu_scrub_state *ret);
+/* Since the mount, all together. */
+void slu_fs_scrub_counts(struct slu_fs *fs, uint64_t *ret_nodes, uint64_t *ret_damaged);
+
 #endif

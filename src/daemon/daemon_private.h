@@ -193,6 +193,12 @@ int methods_syncfs(const struct served *v);
 void methods_freeze(void *ctx, struct slu_control_call *call);
 void methods_thaw(void *ctx, struct slu_control_call *call);
 
+/* methods_scrub.c */
+void methods_scrub(void *ctx, struct slu_control_call *call);
+void methods_cancel_scrub(void *ctx, struct slu_control_call *call);
+/* Of the last scrub; NULL: there was none. */
+JsonObject *methods_describe_scrub(struct slu_fs *fs);
+
 /* ------------------------------------------------------------------ notify.c */
 
 /* Whether systemd, or somebody like it, wants to be told. */

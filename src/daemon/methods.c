@@ -136,7 +136,7 @@ static JsonObject *describe_event(const struct slu_event *ev, uint64_t lost)
 static void run_status(void *ctx, struct slu_control_call *call)
 {
 	struct served *v = ctx;
-	JsonObject *o = json_object_new();
+	JsonObject *o = json_object_new(), *scrub;
 	struct slu_store_info info;
 	struct slu_event last;
 	struct slu_statfs st;
@@ -157,6 +157,9 @@ static void run_status(void *ctx, struct slu_control_call *call)
 	if (info.why_readonly)
 		json_object_set_string_member(o, "why", info.why_readonly);
 	set_frozen(o, v->stack->fs);
+	scrub = methods_describe_scrub(v->stack->fs);
+	if (scrub)
+		json_object_set_object_member(o, "scrub", scrub);
 	set_int(o, "openFiles", slu_session_nopen(v->session));
 	set_int(o, "transaction", slu_store_txid(v->stack->fs->store));
 	json_object_set_double_member(o, "uptime", (double)(slu_clock_ns() - v->start_ns) / 1e9);
@@ -334,6 +337,8 @@ static const struct slu_control_method methods[] = {
 	{"Remount", run_remount},
 	{"Freeze", methods_freeze},
 	{"Thaw", methods_thaw},
+	{"Scrub", methods_scrub},
+	{"CancelScrub", methods_cancel_scrub},
 	{NULL, NULL},
 };
 

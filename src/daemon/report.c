@@ -115,6 +115,18 @@ void report_event_line(const struct slu_event *ev, char *line, size_t size)
 		snprintf(line, size, "the newest superblock is bad; mounted the older one%s%s",
 			 *text ? ": " : "", text);
 		break;
+	case SLU_EVENT_SUPER_CORRUPT:
+		snprintf(line, size, "the superblock in block %llu is damaged: %s; run fsck.sluicefs",
+			 pos, text);
+		break;
+	case SLU_EVENT_SCRUB_STARTED:
+		snprintf(line, size, "a scrub of %llu nodes begins", len);
+		break;
+	case SLU_EVENT_SCRUB_FINISHED:
+		snprintf(line, size, "scrubbed %llu nodes%s%s: %llu damaged%s", len,
+			 ev->error ? ", not all: " : "", ev->error ? err : "", pos,
+			 pos ? "; run fsck.sluicefs" : "");
+		break;
 	case SLU_EVENT_FROZEN:
 		snprintf(line, size,
 			 "frozen: nothing changes the image for up to %.0f s; sluicectl thaw ends it",
@@ -140,6 +152,10 @@ static int priority_of(const struct slu_event *ev)
 	case SLU_EVENT_SLOW_COMMIT:
 	case SLU_EVENT_FROZEN:
 		return LOG_NOTICE;
+	case SLU_EVENT_SCRUB_STARTED:
+		return LOG_INFO;
+	case SLU_EVENT_SCRUB_FINISHED:
+		return ev->pos ? LOG_ERR : LOG_INFO;
 	case SLU_EVENT_THAWED:
 		return ev->error ? LOG_WARNING : LOG_NOTICE;
 	default:

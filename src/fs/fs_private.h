@@ -42,6 +42,16 @@ struct slu_fs_private {
 	struct slu_thread freeze_timer;
 	void (*freeze_hook)(void *ctx, bool frozen);
 	void *freeze_hook_ctx;
+
+	/* scrub.c */
+	struct slu_mutex scrub_lock; /* leaf: the rest */
+	struct slu_cond scrub_changed;
+	struct slu_scrub_state scrub;
+	bool scrub_cancel;
+	bool scrub_ended;            /* no more of them */
+	uint64_t scrub_due_ns;       /* when what has been read was to have been */
+	uint64_t scrub_nodes, scrub_damaged; /* of all that have ended */
+	struct slu_thread scrub_thread;
 };
 
 /*
@@ -69,6 +79,12 @@ int housekeep_make_room(struct slu_fs *fs, struct slu_ctx *ctx);
 /* freeze.c */
 void freeze_init(struct slu_fs *fs);
 void freeze_fini(struct slu_fs *fs);
+
+/* scrub.c */
+void scrub_init(struct slu_fs *fs);
+/* Cancels one that is under way, and waits for it; none begins any more. */
+void scrub_end(struct slu_fs *fs);
+void scrub_fini(struct slu_fs *fs);
 
 /* sync.c */
 int fs_sync_inode(struct slu_fs *fs, struct slu_inode *inode, bool datasync);

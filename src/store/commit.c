@@ -245,6 +245,8 @@ static uint64_t commit_due(const struct slu_store *store)
 	const struct commit *c = &store->commit;
 	uint64_t due = SLU_NO_DEADLINE;
 
+	if (c->paused)
+		return due;
 	if (c->kick)
 		return 0;
 	if (store->open.first_change_ns)
@@ -289,9 +291,11 @@ static void commit_attempt(struct slu_store *store) SLU_REQUIRES(store->lock)
 	int err;
 
 	c->kick = c->soon = false;
+	c->running = true;
 	slu_mutex_unlock(&store->lock);
 	err = commit_once(store);
 	slu_mutex_lock(&store->lock);
+	c->running = false;
 	if (err) {
 		commit_failed(store, err);
 	} else {

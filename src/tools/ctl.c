@@ -27,6 +27,8 @@ static const struct ctl_command commands[] = {
 	{"freeze", "", "Leave the image alone, so that it can be copied", true, 0,
 	 ctl_freeze_options, ctl_freeze},
 	{"thaw", "", "End that", true, 0, NULL, ctl_thaw},
+	{"scrub", "", "Look for damage, while the volume is used", true, 0, ctl_scrub_options,
+	 ctl_scrub},
 };
 
 static char *about(void)

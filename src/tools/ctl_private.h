@@ -24,7 +24,7 @@ struct ctl_command {
 	int (*run)(struct ctl *c, char **args); /* the exit status */
 };
 
-enum { CTL_OK, CTL_FAILED, CTL_USAGE };
+enum { CTL_OK, CTL_FAILED, CTL_USAGE, CTL_DAMAGED = 4 };
 
 /* The daemon that was asked for, or the only one there is. NULL after a line. */
 struct slu_control_client *ctl_connect(const struct ctl *c);
@@ -38,6 +38,15 @@ int ctl_list(struct ctl *c, char **args);
 int ctl_watch(struct ctl *c, char **args);
 int ctl_metrics(struct ctl *c, char **args);
 int ctl_sync(struct ctl *c, char **args);
+
+/* Local time, of seconds since 1970; g_free. */
+char *ctl_time(double seconds);
+
+/* ctl_scrub.c */
+extern const GOptionEntry ctl_scrub_options[];
+int ctl_scrub(struct ctl *c, char **args);
+/* What has come of one, in a line; g_free. */
+char *ctl_scrub_line(JsonObject *scrub);
 
 /* ctl_freeze.c */
 extern const GOptionEntry ctl_freeze_options[];

@@ -89,19 +89,24 @@ static void print_cache(JsonObject *cache)
 			   number(cache, "failed"));
 }
 
-static char *event_time(JsonObject *event)
+char *ctl_time(double seconds)
 {
-	double t = json_object_get_double_member_with_default(event, "time", 0);
-	g_autoptr(GDateTime) when = g_date_time_new_from_unix_local((gint64)t);
+	g_autoptr(GDateTime) when = g_date_time_new_from_unix_local((gint64)seconds);
 
 	return when ? g_date_time_format(when, "%F %T") : g_strdup("?");
+}
+
+static char *event_time(JsonObject *event)
+{
+	return ctl_time(json_object_get_double_member_with_default(event, "time", 0));
 }
 
 static void print_status(JsonObject *s)
 {
 	JsonObject *image = inner(s, "image"), *space = inner(s, "space"),
 		   *cache = inner(s, "cache"), *kernel = inner(s, "kernel"),
-		   *event = inner(s, "lastEvent"), *frozen = inner(s, "frozen");
+		   *event = inner(s, "lastEvent"), *frozen = inner(s, "frozen"),
+		   *scrub = inner(s, "scrub");
 	const char *why = text(s, "why");
 
 	print_line("mounted on", "%s", text(s, "mountpoint"));
@@ -126,6 +131,11 @@ static void print_status(JsonObject *s)
 	if (kernel)
 		print_line("connection", "%" G_GINT64_FORMAT "; to end it by force: echo 1 >%s",
 			   number(kernel, "connection"), text(kernel, "abort"));
+	if (scrub) {
+		g_autofree char *line = ctl_scrub_line(scrub);
+
+		print_line("last scrub", "%s", line);
+	}
 	if (event) {
 		g_autofree char *when = event_time(event);
 
