@@ -116,7 +116,7 @@ void report_event_line(const struct slu_event *ev, char *line, size_t size)
 			 *text ? ": " : "", text);
 		break;
 	case SLU_EVENT_SUPER_CORRUPT:
-		snprintf(line, size, "the superblock in block %llu is damaged: %s; run fsck.sluicefs",
+		snprintf(line, size, "a bad superblock in block %llu (%s); run fsck.sluicefs",
 			 pos, text);
 		break;
 	case SLU_EVENT_SCRUB_STARTED:

@@ -19,6 +19,8 @@
  */
 #include "fs_private.h"
 
+#define SPARE_BLOCKS 4096u /* 16 MiB of the host's, for what is changed while it is frozen */
+
 static void set_state(struct slu_fs_private *p, enum freeze_state state)
 {
 	p->freeze_state = state;
@@ -143,6 +145,19 @@ static int freeze_begin(struct slu_fs *fs)
 	return err;
 }
 
+/*
+ * What the host sets aside it sets aside in the image, and not while that is frozen. So that changes
+ * can go on, some is set aside before; where there is none, who needs it waits.
+ */
+static void freeze_prepare(struct slu_fs *fs)
+{
+	struct slu_reservation r = {0};
+
+	if (fs_readonly(fs) || slu_space_reserve(fs->store, &r, SPARE_BLOCKS, 0, NULL))
+		return;
+	slu_space_unreserve(fs->store, &r, SPARE_BLOCKS, 0);
+}
+
 /* A probe that waited for the disk in a freeze would take the volume for dead. */
 static void freeze_close(struct slu_fs *fs)
 {
@@ -186,6 +201,7 @@ int slu_fs_freeze(struct slu_fs *fs, uint64_t timeout_ns)
 		return err;
 	err = slu_fs_sync(fs);
 	if (!err) {
+		freeze_prepare(fs);
 		freeze_close(fs);
 		call_hook(fs, true);
 		slu_blockio_suspend(fs->bio);

@@ -5,7 +5,7 @@
 #include "ctl_private.h"
 #include <string.h>
 
-static gchar *opt_mountpoint, *opt_socket;
+static gchar *opt_mountpoint, *opt_socket, *opt_config;
 static gboolean opt_json, opt_version;
 
 static const GOptionEntry entries[] = {
@@ -13,6 +13,8 @@ static const GOptionEntry entries[] = {
 	 "MOUNTPOINT"},
 	{"socket", 's', 0, G_OPTION_ARG_FILENAME, &opt_socket, "The volume behind this socket",
 	 "SOCKET"},
+	{"config", 'c', 0, G_OPTION_ARG_FILENAME, &opt_config,
+	 "The volume that this file describes", "FILE"},
 	{"json", 'j', 0, G_OPTION_ARG_NONE, &opt_json, "Answer in JSON", NULL},
 	{"version", 'V', 0, G_OPTION_ARG_NONE, &opt_version, "Show the version", NULL},
 	{NULL},
@@ -38,7 +40,7 @@ static char *about(void)
 	for (size_t i = 0; i < G_N_ELEMENTS(commands); i++)
 		g_string_append_printf(s, "  %-9s%-18s%s\n", commands[i].name,
 				       commands[i].arguments, commands[i].help);
-	g_string_append(s, "\nWithout -m or -s: the only volume that is mounted."
+	g_string_append(s, "\nWithout -m, -s or -c: the only volume that is mounted."
 			   "\nA command's own options: sluicectl COMMAND --help");
 	return g_string_free(s, FALSE);
 }
@@ -81,6 +83,30 @@ static struct slu_mount_entry *only_mount(void)
 	return NULL;
 }
 
+/* Where a file as in sluicefs.conf(5) has the volume mounted. */
+static char *configured_mountpoint(const char *file)
+{
+	g_autoptr(GKeyFile) keys = g_key_file_new();
+	g_autoptr(GError) error = NULL;
+	char *mountpoint = NULL;
+
+	if (g_key_file_load_from_file(keys, file, G_KEY_FILE_NONE, &error))
+		mountpoint = g_key_file_get_string(keys, "Volume", "MountPoint", &error);
+	if (!mountpoint)
+		slu_tool_error("%s: %s", file, error->message);
+	return mountpoint;
+}
+
+static struct slu_mount_entry *the_mount(const struct ctl *c)
+{
+	g_autofree char *configured = NULL;
+
+	if (!c->config)
+		return c->mountpoint ? find_mount(c->mountpoint) : only_mount();
+	configured = configured_mountpoint(c->config);
+	return configured ? find_mount(configured) : NULL;
+}
+
 struct slu_control_client *ctl_connect(const struct ctl *c)
 {
 	g_autoptr(GError) error = NULL;
@@ -90,7 +116,7 @@ struct slu_control_client *ctl_connect(const struct ctl *c)
 	if (c->socket) {
 		client = slu_control_connect(c->socket, geteuid(), &error);
 	} else {
-		e = c->mountpoint ? find_mount(c->mountpoint) : only_mount();
+		e = the_mount(c);
 		if (!e)
 			return NULL;
 		client = slu_control_connect_mount(e, &error);
@@ -170,7 +196,10 @@ static GOptionEntry *all_options(const struct ctl_command *command)
 
 static int run(const struct ctl_command *command, char **args)
 {
-	struct ctl c = {.mountpoint = opt_mountpoint, .socket = opt_socket, .json = opt_json};
+	struct ctl c = {.mountpoint = opt_mountpoint,
+			.socket = opt_socket,
+			.config = opt_config,
+			.json = opt_json};
 	int status;
 
 	if (command->connects) {
@@ -194,8 +223,8 @@ int main(int argc, char **argv)
 		return CTL_USAGE;
 	if (opt_version)
 		return slu_tool_version();
-	if (opt_mountpoint && opt_socket) {
-		slu_tool_error("-m and -s name the same thing twice");
+	if (!!opt_mountpoint + !!opt_socket + !!opt_config > 1) {
+		slu_tool_error("-m, -s and -c: two of them name the same thing twice");
 		return CTL_USAGE;
 	}
 	if (argc < 2) {

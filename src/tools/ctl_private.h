@@ -11,7 +11,7 @@
 #define VOLUME "org.sluicefs.Volume."
 
 struct ctl {
-	const char *mountpoint, *socket; /* as given, or NULL */
+	const char *mountpoint, *socket, *config; /* as given, or NULL */
 	bool json;
 	struct slu_control_client *client; /* connected, for commands that need one */
 };

@@ -35,8 +35,6 @@ static int setup_events(void **state)
 	r = *state;
 	assert_int_equal(slu_fs_unmount(r->fs), 0);
 	assert_int_equal(slu_fs_mount(open_disk(r, false), &opts, &r->fs, &why), 0);
-	/* From now on the host has set room aside: what has none waits for it. */
-	make_file(r, "first");
 	atomic_store(&nfrozen, 0);
 	atomic_store(&nthawed, 0);
 	atomic_store(&nexpired, 0);

@@ -407,15 +407,20 @@ static void hammer_main(void *arg)
 }
 
 #if defined(SLU_STRESS_POINTS)
-/* Many commits between the look at the root and the reads below it. */
+/*
+ * Between the look at the root and the reads below it so many commits that they have been through all
+ * free blocks. None come where the scrub holds them back.
+ */
 static void let_commits_by(void *ctx)
 {
 	struct rig *r = ctx;
-	uint64_t until = slu_store_durable_txid(r->fs->store) + 6;
+	uint64_t now = slu_store_durable_txid(r->fs->store), until = now + 1500, before;
 
-	/* None come where the scrub holds them back: then not for long. */
-	for (unsigned int i = 0; i < 30 && slu_store_durable_txid(r->fs->store) < until; i++)
-		slu_sleep_ns(SLU_NS_PER_MS);
+	do {
+		before = now;
+		slu_sleep_ns(20 * SLU_NS_PER_MS);
+		now = slu_store_durable_txid(r->fs->store);
+	} while (now != before && now < until);
 }
 #endif
 
@@ -446,6 +451,7 @@ static void beside_writers(struct rig *r, uint64_t ns)
 		n++;
 	}
 	atomic_store(&stop, true);
+	(void)slu_stress_point_set("store-scrub-root", NULL, NULL);
 	for (unsigned int i = 0; i < slu_array_size(h); i++) {
 		slu_thread_join(&h[i].thread);
 		assert_int_equal(h[i].err, 0);
@@ -467,9 +473,14 @@ static void blocks_used_again_before_they_are_read_are_not_damage(void **state)
 #if defined(SLU_STRESS_POINTS)
 	struct rig *r = *state;
 
+	static uint8_t data[MIB];
+	uint64_t ino = make_file(r, "large");
+
+	for (unsigned int i = 0; i < 40; i++)
+		write_at(r, ino, i * sizeof(data), data, sizeof(data));
+	assert_int_equal(slu_fs_sync(r->fs), 0);
 	assert_int_equal(slu_stress_point_set("store-scrub-root", let_commits_by, r), 0);
-	beside_writers(r, 3 * SLU_NS_PER_SEC);
-	assert_int_equal(slu_stress_point_set("store-scrub-root", NULL, NULL), 0);
+	beside_writers(r, 10 * SLU_NS_PER_SEC);
 	/* It is about these. */
 	assert_true(atomic_load(&slu_store_stats(r->fs->store)->scrub_retries) > 0);
 #else

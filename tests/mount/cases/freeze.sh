@@ -79,7 +79,7 @@ for ((i = 0; i < 40; i++)); do cmp "$SLU_WORK/four" "$MNT/w$i"; done
 rm "$MNT"/w*
 
 # The time limit, and who is told.
-ctl watch >"$SLU_WORK/events" &
+sluicectl -m "$MNT" watch >"$SLU_WORK/events" &
 watcher=$!
 wait_for 10 eval 'ctl metrics | grep -q uptime'
 ctl -j freeze --timeout 1.5 >/dev/null
@@ -96,6 +96,7 @@ refused 2 'for no time' sluicectl -m "$MNT" freeze --timeout 0
 refused 2 'Unknown option --timeout' sluicectl -m "$MNT" thaw --timeout 5
 
 # Copies beside a load that never stops.
+mkdir "$MNT/r1"
 mount_load run "$MNT/r1" "$SLU_WORK/log.1" 12 3 >/dev/null 2>&1 &
 load=$!
 for i in 1 2 3 4; do
