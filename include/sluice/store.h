@@ -302,7 +302,7 @@ struct slu_scrub_result {
 struct slu_scrub_opts {
 	/* Before each leaf, with what has been done: waits as long as it likes; not 0: no more. */
 	int (*step)(void *ctx, const struct slu_scrub_result *so_far);
-	bool (*cancelled)(void *ctx);                                   /* asked under the store's lock */
+	bool (*cancelled)(void *ctx); /* asked under the store's lock */
 	void (*damaged)(void *ctx, uint64_t blkno, const char *wrong); /* wrong: static */
 	void *ctx;
 };

@@ -44,7 +44,7 @@ struct slu_blockio {
 	_Atomic uint32_t changes;
 	struct slu_mutex suspend_lock; /* the four below */
 	struct slu_cond resumed;
-	struct io_queue postponed; /* each has a reference */
+	struct io_queue postponed;   /* each has a reference */
 	uint64_t suspended_since_ns; /* 0: it is not */
 	uint64_t suspended_ns;       /* all times before */
 

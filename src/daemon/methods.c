@@ -317,9 +317,10 @@ static void run_remount(void *ctx, struct slu_control_call *call)
 	err = change_mode(ctx, readonly);
 	if (err) {
 		slu_control_fail(call, "Failed", "%s",
-				 err == -EBUSY ? "it is frozen (sluicectl thaw ends that), or being "
-						 "remounted already"
-					       : g_strerror(-err));
+				 err == -EBUSY
+					 ? "it is frozen (sluicectl thaw ends that), or being "
+					   "remounted already"
+					 : g_strerror(-err));
 		return;
 	}
 	report(LOG_INFO, "now %s", readonly ? "read-only" : "writable");

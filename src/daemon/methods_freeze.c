@@ -71,10 +71,11 @@ void methods_thaw(void *ctx, struct slu_control_call *call)
 	int err = slu_fs_thaw(v->stack->fs, &ns);
 
 	if (err == -ETIMEDOUT) {
-		slu_control_fail(call, "Failed",
-				 "%s is not frozen any more, its time limit has passed: a copy that "
-				 "was not finished is not whole",
-				 v->mountpoint);
+		slu_control_fail(
+			call, "Failed",
+			"%s is not frozen any more, its time limit has passed: a copy that "
+			"was not finished is not whole",
+			v->mountpoint);
 	} else if (err) {
 		slu_control_fail(call, "Failed", "%s is not frozen", v->mountpoint);
 	} else {

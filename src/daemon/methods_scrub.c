@@ -70,11 +70,11 @@ static void start_failed(struct slu_control_call *call, const struct served *v, 
 
 	slu_fs_scrub_state(v->stack->fs, &s);
 	if (err == -EBUSY)
-		slu_control_fail(call, "Failed",
-				 "%s is being scrubbed already (%llu of about %llu nodes): sluicectl "
-				 "scrub --cancel ends that",
-				 v->mountpoint, (unsigned long long)s.nodes,
-				 (unsigned long long)s.total);
+		slu_control_fail(
+			call, "Failed",
+			"%s is being scrubbed already (%llu of about %llu nodes): sluicectl "
+			"scrub --cancel ends that",
+			v->mountpoint, (unsigned long long)s.nodes, (unsigned long long)s.total);
 	else
 		slu_control_fail(call, "Failed", "%s cannot be scrubbed: %s", v->mountpoint,
 				 err == -ESHUTDOWN ? "it is being unmounted" : g_strerror(-err));

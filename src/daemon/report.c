@@ -116,8 +116,8 @@ void report_event_line(const struct slu_event *ev, char *line, size_t size)
 			 *text ? ": " : "", text);
 		break;
 	case SLU_EVENT_SUPER_CORRUPT:
-		snprintf(line, size, "a bad superblock in block %llu (%s); run fsck.sluicefs",
-			 pos, text);
+		snprintf(line, size, "a bad superblock in block %llu (%s); run fsck.sluicefs", pos,
+			 text);
 		break;
 	case SLU_EVENT_SCRUB_STARTED:
 		snprintf(line, size, "a scrub of %llu nodes begins", len);
@@ -129,7 +129,8 @@ void report_event_line(const struct slu_event *ev, char *line, size_t size)
 		break;
 	case SLU_EVENT_FROZEN:
 		snprintf(line, size,
-			 "frozen: nothing changes the image for up to %.0f s; sluicectl thaw ends it",
+			 "frozen: nothing changes the image for up to %.0f s; sluicectl thaw ends "
+			 "it",
 			 (double)ev->len / 1e9);
 		break;
 	case SLU_EVENT_THAWED:

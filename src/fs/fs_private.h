@@ -29,9 +29,9 @@ struct slu_fs_private {
 	struct slu_cond freeze_changed;
 	enum freeze_state {
 		FREEZE_NONE,
-		FREEZE_BEGINS,  /* everything is being written */
-		FREEZE_CLOSES,  /* nothing that has to reach the disk may begin; the image is next */
-		FREEZE_FROZEN,  /* until freeze_deadline_ns */
+		FREEZE_BEGINS, /* everything is being written */
+		FREEZE_CLOSES, /* nothing that has to reach the disk may begin; the image is next */
+		FREEZE_FROZEN, /* until freeze_deadline_ns */
 		FREEZE_THAWING, /* the image is changed again */
 	} freeze_state;
 	uint64_t freeze_begin_ns, freeze_deadline_ns;
@@ -48,8 +48,8 @@ struct slu_fs_private {
 	struct slu_cond scrub_changed;
 	struct slu_scrub_state scrub;
 	bool scrub_cancel;
-	bool scrub_ended;            /* no more of them */
-	uint64_t scrub_due_ns;       /* when what has been read was to have been */
+	bool scrub_ended;                    /* no more of them */
+	uint64_t scrub_due_ns;               /* when what has been read was to have been */
 	uint64_t scrub_nodes, scrub_damaged; /* of all that have ended */
 	struct slu_thread scrub_thread;
 };

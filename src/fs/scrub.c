@@ -65,8 +65,10 @@ static void scrub_main(void *arg)
 {
 	struct slu_fs *fs = arg;
 	struct slu_fs_private *p = fs->p;
-	const struct slu_scrub_opts opts = {
-		.step = on_step, .cancelled = on_cancelled, .damaged = on_damaged, .ctx = fs};
+	const struct slu_scrub_opts opts = {.step = on_step,
+					    .cancelled = on_cancelled,
+					    .damaged = on_damaged,
+					    .ctx = fs};
 	struct slu_scrub_result result;
 	int err = slu_store_scrub(fs->store, &opts, &result);
 
@@ -123,8 +125,8 @@ int slu_fs_scrub_start(struct slu_fs *fs, uint64_t rate, uint64_t *ret_number)
 	if (err)
 		return err;
 	slu_thread_join(&p->scrub_thread);
-	slu_event_post(&p->opts.events, &(struct slu_event){.kind = SLU_EVENT_SCRUB_STARTED,
-							    .len = p->scrub.total});
+	slu_event_post(&p->opts.events,
+		       &(struct slu_event){.kind = SLU_EVENT_SCRUB_STARTED, .len = p->scrub.total});
 	err = slu_thread_start(&p->scrub_thread, "slu-scrub", scrub_main, fs);
 	if (!err)
 		return 0;

@@ -91,8 +91,7 @@ static bool has_room(const struct park *p, size_t bytes)
 {
 	size_t max_bytes = p->held ? p->limits.max_bytes_held : p->limits.max_bytes;
 
-	return !p->nitems ||
-	       (p->nitems < p->limits.max_items && p->bytes + bytes <= max_bytes);
+	return !p->nitems || (p->nitems < p->limits.max_items && p->bytes + bytes <= max_bytes);
 }
 
 bool park_submit(struct park *p, struct park_item *item)

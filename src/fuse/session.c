@@ -24,7 +24,7 @@
 #define PARK_MAX_ITEMS   4096u
 #define PARK_MAX_BYTES   (16u << 20)
 /* While the volume is frozen: what the kernel writes back at a time, and some who wait for a write. */
-#define PARK_HELD_BYTES ((SESSION_BACKGROUND + 64u) * (SESSION_MAX_WRITE + 2 * SLU_BLOCK_SIZE))
+#define PARK_HELD_BYTES  ((SESSION_BACKGROUND + 64u) * (SESSION_MAX_WRITE + 2 * SLU_BLOCK_SIZE))
 #define PARK_MAX_THREADS 32u
 #define KICK_INTERVAL_NS (2 * SLU_NS_PER_MS)
 #define MAX_WRITE_LEAST  4096u

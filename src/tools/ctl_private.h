@@ -20,7 +20,7 @@ struct ctl_command {
 	const char *name, *arguments, *help;
 	bool connects; /* needs a daemon */
 	int nargs;
-	const GOptionEntry *options; /* of its own, beside the common ones; NULL: none */
+	const GOptionEntry *options;            /* of its own, beside the common ones; NULL: none */
 	int (*run)(struct ctl *c, char **args); /* the exit status */
 };
 

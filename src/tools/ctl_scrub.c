@@ -29,8 +29,9 @@ static const char *outcome(JsonObject *scrub)
 char *ctl_scrub_line(JsonObject *scrub)
 {
 	bool running = strcmp(outcome(scrub), "running") == 0;
-	g_autofree char *when = ctl_time(json_object_get_double_member_with_default(
-		scrub, running ? "started" : "ended", 0));
+	g_autofree char *when = ctl_time(
+		json_object_get_double_member_with_default(scrub, running ? "started" : "ended",
+							   0));
 	GString *s = g_string_new(when);
 
 	g_string_append_printf(s, "%s %s, %" G_GINT64_FORMAT, running ? " and still" : "",

@@ -332,8 +332,7 @@ static void no_freeze_begins_at_the_end(void **state)
 
 static void what_cannot_be_written_is_not_frozen(void **state)
 {
-	const struct slu_simdisk_fault all = {
-		.op = SLU_IO_WRITE, .nth = 1, .times = UINT64_MAX};
+	const struct slu_simdisk_fault all = {.op = SLU_IO_WRITE, .nth = 1, .times = UINT64_MAX};
 	struct rig *r = *state;
 	uint64_t left, ino = make_file(r, "file");
 

@@ -54,7 +54,8 @@ static int setup_tree(void **state)
 	assert_int_equal(slu_fs_unmount(r->fs), 0);
 	mount_with(r, false);
 	for (unsigned int i = 0; i < NFILES; i++) {
-		snprintf(name, sizeof(name), "a-name-that-takes-some-room-in-a-node-of-the-tree.%u", i);
+		snprintf(name, sizeof(name), "a-name-that-takes-some-room-in-a-node-of-the-tree.%u",
+			 i);
 		make_file(r, name);
 	}
 	assert_int_equal(slu_fs_sync(r->fs), 0);
@@ -167,7 +168,8 @@ static void damaged_leaves_are_found_and_nothing_else_is(void **state)
 	for (unsigned int i = 0; i < NFILES; i++) { /* all are in memory, and sound there */
 		char name[128];
 
-		snprintf(name, sizeof(name), "a-name-that-takes-some-room-in-a-node-of-the-tree.%u", i);
+		snprintf(name, sizeof(name), "a-name-that-takes-some-room-in-a-node-of-the-tree.%u",
+			 i);
 		slu_ns_forget(r->fs->ns, find_file(r, name), 1);
 	}
 	flip(r, n.leaves[0]);
@@ -235,9 +237,12 @@ static void superblocks_and_the_spare_one_are_looked_at(void **state)
 	assert_int_equal(atomic_load(&nsupers), 3);
 	assert_int_equal(atomic_load(&nnodes), 0);
 	/* A superblock that was acknowledged and has not reached the disk. */
-	const struct slu_simdisk_fault lost = {
-		.op = SLU_IO_WRITE, .nth = 1, .times = 1, .blkno = 0, .nblocks = 2,
-		.kind = SLU_FAULT_LOST};
+	const struct slu_simdisk_fault lost = {.op = SLU_IO_WRITE,
+					       .nth = 1,
+					       .times = 1,
+					       .blkno = 0,
+					       .nblocks = 2,
+					       .kind = SLU_FAULT_LOST};
 
 	slu_simdisk_fault(r->disk, &lost);
 	make_file(r, "one more");
@@ -251,8 +256,7 @@ static void superblocks_and_the_spare_one_are_looked_at(void **state)
 
 static void what_cannot_be_read_is_damaged(void **state)
 {
-	struct slu_simdisk_fault fault = {
-		.op = SLU_IO_READ, .nth = 1, .times = 1, .nblocks = 1};
+	struct slu_simdisk_fault fault = {.op = SLU_IO_READ, .nth = 1, .times = 1, .nblocks = 1};
 	struct rig *r = *state;
 	struct slu_scrub_state s;
 	struct on_disk n;
