@@ -161,6 +161,17 @@ int slu_blockio_grow(struct slu_blockio *bio, uint64_t nblocks);
 int slu_blockio_used(struct slu_blockio *bio, uint64_t blkno, uint64_t *ret);
 
 /*
+ * For whoever copies the image from outside. From the return of suspend until resume nothing changes
+ * it: requests that would (WRITE, DISCARD) wait in a queue, so submit still never waits; the
+ * synchronous write, reserve and grow wait. Reads and flushes go on. suspend waits for what is under
+ * way; not twice, and not at the same time as resume. No lock held. close needs it resumed.
+ */
+void slu_blockio_suspend(struct slu_blockio *bio);
+void slu_blockio_resume(struct slu_blockio *bio);
+/* How long it has been suspended so far, all times together: for who measures how long I/O takes. */
+uint64_t slu_blockio_suspended_ns(struct slu_blockio *bio);
+
+/*
  * Somebody may cut a file off behind our back (devices do not shrink). What was there is gone, and
  * a write beyond the end would make the file long again, with zeros in between that read as if they
  * were data. So whoever has a volume in the image says how many blocks it needs (expect), and asks

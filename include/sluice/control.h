@@ -74,13 +74,15 @@ JsonObject *slu_control_parameters(struct slu_control_call *call);
 /* The parameter, or NULL after the call has been answered with InvalidParameter. */
 const char *slu_control_string(struct slu_control_call *call, const char *name);
 bool slu_control_bool(struct slu_control_call *call, const char *name, bool *ret);
-/* One that may be missing or null: *ret is dflt then. False: as above. */
-bool slu_control_int(struct slu_control_call *call, const char *name, int64_t dflt, int64_t *ret);
+/* One that may be left out: *ret is untouched then. */
+bool slu_control_int(struct slu_control_call *call, const char *name, int64_t *ret);
 /*
  * The descriptor that an integer parameter names, counted from 0 among those that came with the
  * call; the caller's from here on. -1 after the call has been answered with InvalidParameter.
  */
 int slu_control_take_fd(struct slu_control_call *call, const char *name);
+/* One that may be left out, an integer or not: *ret is untouched then. */
+bool slu_control_number(struct slu_control_call *call, const char *name, double *ret);
 /* Whether the client asked for a stream. If not, and need: answered with ExpectedMore. */
 bool slu_control_wants_more(struct slu_control_call *call, bool need);
 /* The server stops, or the client has gone: a handler that waits should end. */

@@ -19,13 +19,18 @@ enum slu_event_kind {
 	SLU_EVENT_COMMIT_FAILED, /* error: changes could not be committed; kept and retried */
 	/* ino 0: the node in block `pos` is damaged. Else: a record of ino is (text); pos: where, if known */
 	SLU_EVENT_NODE_CORRUPT,
-	SLU_EVENT_READONLY,    /* error: the volume has turned read-only; text says why */
-	SLU_EVENT_NO_SPACE,    /* the volume, or the host under it, is full */
-	SLU_EVENT_SLOW_COMMIT, /* len = nanoseconds */
-	SLU_EVENT_FALLBACK,    /* mounted on the older superblock */
-	SLU_EVENT_READ_ERROR,  /* ino, pos, len, error: data could not be read */
-	SLU_EVENT_GROWN,       /* the volume is longer: from pos bytes to len */
-	SLU_EVENT_KINDS,       /* how many there are */
+	SLU_EVENT_READONLY,      /* error: the volume has turned read-only; text says why */
+	SLU_EVENT_NO_SPACE,      /* the volume, or the host under it, is full */
+	SLU_EVENT_SLOW_COMMIT,   /* len = nanoseconds */
+	SLU_EVENT_FALLBACK,      /* mounted on the older superblock */
+	SLU_EVENT_READ_ERROR,    /* ino, pos, len, error: data could not be read */
+	SLU_EVENT_SUPER_CORRUPT, /* pos: the superblock in that block is damaged: text */
+	SLU_EVENT_SCRUB_STARTED, /* len = about how many nodes */
+	SLU_EVENT_SCRUB_FINISHED, /* len = nodes read, pos = damaged; error: 0, or why it is not whole */
+	SLU_EVENT_FROZEN,         /* len = the time limit, nanoseconds */
+	SLU_EVENT_THAWED,         /* len = nanoseconds; error -ETIMEDOUT: by its time limit */
+	SLU_EVENT_GROWN,          /* the volume is longer: from pos bytes to len */
+	SLU_EVENT_KINDS,          /* how many there are */
 };
 /* "writeback-error", …: how kinds are called in streams and metrics. */
 const char *slu_event_kind_name(enum slu_event_kind kind);

@@ -117,7 +117,7 @@ int slu_fs_copy_range(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino_in, u
  * file is made longer first; a device must be long enough. Beside it neither a second one nor
  * slu_fs_set_readonly. No lock held; waits. A crash leaves the old size or the new one.
  *
- * -EROFS; -EINVAL: shorter than the volume, or longer by so little that nothing would fit; -EFBIG:
+ * -EBUSY: the volume is frozen; -EROFS; -EINVAL: shorter than the volume, or longer by so little that nothing would fit; -EFBIG:
  * more than a volume, or a file of the host, can be; -ERANGE: the device, or the part of the image
  * that may be used, ends before (ret->image); -EEXIST: what lies behind the volume, at
  * ret->occupied, is not known to be free (image_size says that it is); -ENOSPC: the host has no
@@ -132,7 +132,72 @@ struct slu_fs_growth {
 };
 int slu_fs_grow(struct slu_fs *fs, uint64_t nblocks, struct slu_fs_growth *ret);
 
-/* The running daemon drains (true) or allows (false) writing: remount. */
+/* The running daemon drains (true) or allows (false) writing: remount. -EBUSY: the volume is frozen. */
 int slu_fs_set_readonly(struct slu_fs *fs, bool readonly);
+
+/* ------------------------------------------------------------------ freezing, for a copy of the image */
+
+/*
+ * Everything that was written before is made durable, as by slu_fs_syncfs; then nothing changes the image until
+ * slu_fs_thaw, or until timeout_ns have passed: then it thaws by itself. Meanwhile reads go on, and
+ * changes as far as there is memory for them; who needs the disk (fsync, a write over the limit of
+ * dirty pages) waits. No lock held; waits. -EBUSY: it is frozen, or about to be; -ESHUTDOWN: it is
+ * being unmounted; -EAGAIN (no thread); or what kept something from being written, and nothing is
+ * frozen.
+ */
+int slu_fs_freeze(struct slu_fs *fs, int (*flush)(void *ctx), void *ctx, uint64_t timeout_ns);
+/*
+ * *ret_ns: how long it was. -EINVAL: it is not frozen; -ETIMEDOUT: no more, for its time limit has
+ * passed (said once).
+ */
+int slu_fs_thaw(struct slu_fs *fs, uint64_t *ret_ns);
+/* Whether it is; *ret_left_ns: until it thaws by itself. */
+bool slu_fs_frozen(struct slu_fs *fs, uint64_t *ret_left_ns);
+/* For the end: thaws, and no freeze begins any more. */
+void slu_fs_end_freezes(struct slu_fs *fs);
+/*
+ * Told (true) before the image is frozen and (false) after it has thawed, from the threads that do
+ * so, with no lock held. One at a time; NULL: none. Not while a freeze begins or ends.
+ */
+void slu_fs_set_freeze_hook(struct slu_fs *fs, void (*hook)(void *ctx, bool frozen), void *ctx);
+/*
+ * Proof that the volume works: commits what is open and flushes. While it is frozen nothing can be
+ * proved, and 0 is returned; a freeze waits for probes under way.
+ */
+int slu_fs_probe(struct slu_fs *fs);
+
+/* ------------------------------------------------------------------ scrubbing */
+
+#define SLU_SCRUB_RATE   (8u << 20) /* bytes a second: the default */
+#define SLU_SCRUB_DAMAGE 32u        /* so many are remembered */
+
+struct slu_scrub_damage {
+	uint64_t blkno;
+	const char *wrong; /* static */
+};
+
+/* Of the scrub that is under way, or the last one since the mount. */
+struct slu_scrub_state {
+	bool running;
+	uint64_t number; /* 1, 2, …; 0: there was none */
+	uint64_t rate;   /* bytes a second; 0: without a limit */
+	struct timespec begin, end;
+	uint64_t nodes, total; /* read, and in the tree about now */
+	uint64_t damaged;      /* nodes and superblocks; the first of them: */
+	struct slu_scrub_damage damage[SLU_SCRUB_DAMAGE];
+	int result; /* at its end: 0, -ECANCELED, -ENOMEM */
+};
+
+/*
+ * Begins to read every node of the volume past the caches, in a thread of its own (slu_store_scrub);
+ * what is damaged is an event. rate: bytes a second, 0: without a limit. No lock held. -EBUSY: one is
+ * under way; -ESHUTDOWN: the volume is being unmounted; -EAGAIN, -ENOMEM.
+ */
+int slu_fs_scrub_start(struct slu_fs *fs, uint64_t rate, uint64_t *ret_number);
+/* number: only that one; 0: whichever. Does not wait for its end. -EINVAL: it is not under way. */
+int slu_fs_scrub_cancel(struct slu_fs *fs, uint64_t number);
+void slu_fs_scrub_state(struct slu_fs *fs, struct slu_scrub_state *ret);
+/* Since the mount, all together. */
+void slu_fs_scrub_counts(struct slu_fs *fs, uint64_t *ret_nodes, uint64_t *ret_damaged);
 
 #endif

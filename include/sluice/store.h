@@ -85,7 +85,7 @@ bool slu_store_readonly(const struct slu_store *store);
 
 struct slu_store_stats {
 	_Atomic uint64_t gets, applies, commits, commit_nodes, node_reads, node_hits, corrupt_nodes,
-		room_waits, superblock_writes;
+		room_waits, superblock_writes, scrub_retries;
 };
 const struct slu_store_stats *slu_store_stats(const struct slu_store *store);
 
@@ -289,6 +289,26 @@ struct slu_node_visit {
 };
 int slu_store_walk(struct slu_store *store, int (*fn)(void *ctx, const struct slu_node_visit *v),
 		   void *ctx);
+/*
+ * Reads every node of a volume in use past the node cache, and all superblocks, and reports what is
+ * bad: an event, and `damaged`. It goes by the durable tree of each moment: what is in the tree from
+ * beginning to end is read, and what has been replaced meanwhile is not taken for damaged. It may hold
+ * back commits, for a few reads at a time and where something looks bad; it never does while it is in
+ * `step`. One at a time; no lock held. 0 (whatever the damage), -ECANCELED, -ENOMEM.
+ */
+struct slu_scrub_result {
+	uint64_t nodes, total; /* read, and in the tree about now */
+	uint64_t damaged;      /* nodes and superblocks */
+};
+struct slu_scrub_opts {
+	/* Before each leaf, with what has been done: waits as long as it likes; not 0: no more. */
+	int (*step)(void *ctx, const struct slu_scrub_result *so_far);
+	bool (*cancelled)(void *ctx); /* asked under the store's lock */
+	void (*damaged)(void *ctx, uint64_t blkno, const char *wrong); /* wrong: static */
+	void *ctx;
+};
+int slu_store_scrub(struct slu_store *store, const struct slu_scrub_opts *opts,
+		    struct slu_scrub_result *ret);
 /* The parsed superblock in use (a copy of the block). */
 const struct slu_disk_super *slu_store_super(const struct slu_store *store);
 

@@ -18,6 +18,11 @@ static const char *const names[SLU_EVENT_KINDS] = {
 	[SLU_EVENT_FALLBACK] = "superblock-fallback",
 	[SLU_EVENT_READ_ERROR] = "read-error",
 	[SLU_EVENT_GROWN] = "grown",
+	[SLU_EVENT_SUPER_CORRUPT] = "superblock-corrupt",
+	[SLU_EVENT_SCRUB_STARTED] = "scrub-started",
+	[SLU_EVENT_SCRUB_FINISHED] = "scrub-finished",
+	[SLU_EVENT_FROZEN] = "frozen",
+	[SLU_EVENT_THAWED] = "thawed",
 };
 
 const char *slu_event_kind_name(enum slu_event_kind kind)

@@ -3,11 +3,12 @@
  * blockio: what is the same for every engine.
  *
  * Owns struct slu_blockio: the choice of the engine, the check of every request before an engine
- * sees it, the counters, the count of requests under way that close waits for, and the sharing of
- * flushes. Called by everything above blockio; calls the engines.
+ * sees it, the counters, the count of requests under way that close waits for, the sharing of
+ * flushes, and what waits while the image is suspended. Called by everything above blockio; calls
+ * the engines.
  *
- * Locks: flush_lock (leaf) around the list of flushes that wait for their turn; never held across a
- * call of an engine or of end_io. Must never wait in submit.
+ * Locks: flush_lock and suspend_lock (leaves) around the lists of requests that wait for their turn;
+ * never held across a call of an engine or of end_io. Must never wait in submit.
  */
 #include "blockio_private.h"
 #include <limits.h>
@@ -15,6 +16,8 @@
 
 /* In refs: close waits. The rest of the word counts requests not ended and submits not returned. */
 #define REFS_CLOSING (1u << 31)
+/* In changes: none begins. The rest of the word counts those under way. */
+#define CHANGES_SUSPENDED (1u << 31)
 
 struct slu_blockio {
 	const struct slu_blockio_engine *engine;
@@ -33,6 +36,17 @@ struct slu_blockio {
 	struct io_queue flush_now, flush_next;
 	bool flush_active;
 	int flush_error;
+
+	/*
+	 * Whoever is about to change the image is counted in `changes` first, and takes that back
+	 * and waits if it is suspended: so the one who suspends waits for the count alone.
+	 */
+	_Atomic uint32_t changes;
+	struct slu_mutex suspend_lock; /* the four below */
+	struct slu_cond resumed;
+	struct io_queue postponed;   /* each has a reference */
+	uint64_t suspended_since_ns; /* 0: it is not */
+	uint64_t suspended_ns;       /* all times before */
 
 	char fallback[400];
 };
@@ -61,6 +75,104 @@ static void blockio_put(struct slu_blockio *bio)
 		slu_word_wake(&bio->refs, INT_MAX);
 }
 
+/* ------------------------------------------------------------------ changes, and their suspension */
+
+static bool is_change(enum slu_io_op op)
+{
+	return op == SLU_IO_WRITE || op == SLU_IO_DISCARD;
+}
+
+static void change_end(struct slu_blockio *bio)
+{
+	uint32_t old = atomic_fetch_sub(&bio->changes, 1);
+
+	if (old == (CHANGES_SUSPENDED | 1))
+		slu_word_wake(&bio->changes, INT_MAX);
+}
+
+/* False: the image is suspended. */
+static bool change_begin(struct slu_blockio *bio)
+{
+	if (!(atomic_fetch_add(&bio->changes, 1) & CHANGES_SUSPENDED))
+		return true;
+	change_end(bio);
+	return false;
+}
+
+static void change_begin_wait(struct slu_blockio *bio)
+{
+	while (!change_begin(bio)) {
+		slu_mutex_lock(&bio->suspend_lock);
+		while (bio->suspended_since_ns)
+			slu_cond_wait(&bio->resumed, &bio->suspend_lock);
+		slu_mutex_unlock(&bio->suspend_lock);
+	}
+}
+
+/* Begins, or keeps the request until the image is resumed: false. */
+static bool change_begin_or_postpone(struct slu_blockio *bio, struct slu_io *io)
+{
+	bool postponed = false;
+
+	while (!postponed && !change_begin(bio)) {
+		slu_mutex_lock(&bio->suspend_lock);
+		if (bio->suspended_since_ns) {
+			blockio_get(bio);
+			io_queue_push(&bio->postponed, io);
+			postponed = true;
+		}
+		slu_mutex_unlock(&bio->suspend_lock);
+	}
+	return !postponed;
+}
+
+void slu_blockio_suspend(struct slu_blockio *bio)
+{
+	uint32_t changes;
+
+	slu_assert_no_locks("suspending an image");
+	slu_mutex_lock(&bio->suspend_lock);
+	slu_assert(!bio->suspended_since_ns);
+	bio->suspended_since_ns = slu_max(slu_clock_ns(), UINT64_C(1));
+	atomic_fetch_or(&bio->changes, CHANGES_SUSPENDED);
+	slu_mutex_unlock(&bio->suspend_lock);
+	while ((changes = atomic_load(&bio->changes)) != CHANGES_SUSPENDED)
+		(void)slu_word_wait(&bio->changes, changes, SLU_NO_DEADLINE);
+}
+
+void slu_blockio_resume(struct slu_blockio *bio)
+{
+	struct io_queue postponed = {0};
+	struct slu_io *io;
+
+	slu_mutex_lock(&bio->suspend_lock);
+	slu_assert(bio->suspended_since_ns);
+	bio->suspended_ns += slu_clock_ns() - bio->suspended_since_ns;
+	bio->suspended_since_ns = 0;
+	atomic_fetch_and(&bio->changes, ~CHANGES_SUSPENDED);
+	io_queue_splice(&postponed, &bio->postponed);
+	slu_cond_broadcast(&bio->resumed);
+	slu_mutex_unlock(&bio->suspend_lock);
+	while ((io = io_queue_pop(&postponed))) {
+		slu_blockio_submit(bio, io);
+		blockio_put(bio);
+	}
+}
+
+uint64_t slu_blockio_suspended_ns(struct slu_blockio *bio)
+{
+	uint64_t ns;
+
+	slu_mutex_lock(&bio->suspend_lock);
+	ns = bio->suspended_ns;
+	if (bio->suspended_since_ns)
+		ns += slu_clock_ns() - bio->suspended_since_ns;
+	slu_mutex_unlock(&bio->suspend_lock);
+	return ns;
+}
+
+/* ------------------------------------------------------------------ the end of a request */
+
 void blockio_complete(struct slu_io *io, int result)
 {
 	struct slu_blockio *bio = (struct slu_blockio *)(uintptr_t)io->engine[BLOCKIO_SLOT_BIO];
@@ -69,6 +181,8 @@ void blockio_complete(struct slu_io *io, int result)
 	if (result < 0 && io != &bio->flush_io)
 		atomic_fetch_add_explicit(&bio->stats.errors, 1, memory_order_relaxed);
 	io->result = result;
+	if (is_change(io->op))
+		change_end(bio);
 	slu_stress_point("blockio-complete");
 	io->end_io(io);
 	blockio_put(bio);
@@ -222,8 +336,11 @@ static void count_op(struct slu_blockio *bio, enum slu_io_op op, uint32_t nblock
 
 void slu_blockio_submit(struct slu_blockio *bio, struct slu_io *io)
 {
-	int err = check_io(bio, io);
+	int err;
 
+	if (is_change(io->op) && !change_begin_or_postpone(bio, io))
+		return;
+	err = check_io(bio, io);
 	/* The second reference is this call's own: end_io may let another thread close bio. */
 	blockio_get(bio);
 	blockio_start(bio, io);
@@ -288,8 +405,12 @@ static int rw_sync(struct slu_blockio *bio, enum slu_io_op op, uint64_t blkno, u
 		uint32_t n = slu_min(nblocks, (uint32_t)SLU_IO_MAX_BLOCKS);
 
 		if (bio->engine->rw_sync) {
+			if (is_change(op))
+				change_begin_wait(bio);
 			count_op(bio, op, n);
 			err = bio->engine->rw_sync(bio->state, op, blkno, n, buf);
+			if (is_change(op))
+				change_end(bio);
 			if (err)
 				atomic_fetch_add_explicit(&bio->stats.errors, 1,
 							  memory_order_relaxed);
@@ -331,10 +452,13 @@ int slu_blockio_reserve(struct slu_blockio *bio, uint64_t blkno, uint64_t nblock
 	err = check_range(bio, blkno, nblocks);
 	if (err || !nblocks)
 		return err;
-	if (!bio->engine->reserve)
+	if (!bio->engine->reserve) {
 		err = -EOPNOTSUPP;
-	else
+	} else {
+		change_begin_wait(bio);
 		err = bio->engine->reserve(bio->state, blkno, nblocks);
+		change_end(bio);
+	}
 	if (err == -EOPNOTSUPP)
 		atomic_store_explicit(&bio->info.can_reserve, false, memory_order_relaxed);
 	return err;
@@ -348,7 +472,9 @@ int slu_blockio_grow(struct slu_blockio *bio, uint64_t nblocks)
 	slu_assert_no_locks("grow the image");
 	if (bio->info.readonly)
 		return -EROFS;
+	change_begin_wait(bio);
 	err = bio->engine->grow(bio->state, nblocks, &now);
+	change_end(bio);
 	atomic_store_explicit(&bio->info.nblocks, now, memory_order_release);
 	return err;
 }
@@ -448,6 +574,8 @@ int slu_blockio_open(const char *name, const struct slu_blockio_opts *opts,
 		return err;
 	}
 	slu_mutex_init(&bio->flush_lock, SLU_RANK_LEAF, 0, "blockio flush");
+	slu_mutex_init(&bio->suspend_lock, SLU_RANK_LEAF, 0, "blockio suspend");
+	slu_cond_init(&bio->resumed);
 	bio->flush_io.op = SLU_IO_FLUSH;
 	bio->flush_io.end_io = flush_end_io;
 	bio->flush_io.private = bio;
@@ -462,10 +590,13 @@ void slu_blockio_close(struct slu_blockio *bio)
 	if (!bio)
 		return;
 	slu_assert_no_locks("close an image");
+	slu_assert(!bio->suspended_since_ns);
 	atomic_fetch_or_explicit(&bio->refs, REFS_CLOSING, memory_order_relaxed);
 	while ((refs = atomic_load_explicit(&bio->refs, memory_order_acquire)) != REFS_CLOSING)
 		(void)slu_word_wait(&bio->refs, refs, SLU_NO_DEADLINE);
 	bio->engine->close(bio->state);
+	slu_cond_fini(&bio->resumed);
+	slu_mutex_fini(&bio->suspend_lock);
 	slu_mutex_fini(&bio->flush_lock);
 	slu_free(bio);
 }

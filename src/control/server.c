@@ -88,11 +88,10 @@ bool slu_control_bool(struct slu_control_call *call, const char *name, bool *ret
 	return node != NULL;
 }
 
-bool slu_control_int(struct slu_control_call *call, const char *name, int64_t dflt, int64_t *ret)
+bool slu_control_int(struct slu_control_call *call, const char *name, int64_t *ret)
 {
 	JsonNode *node = json_object_get_member(call->parameters, name);
 
-	*ret = dflt;
 	if (!node || JSON_NODE_HOLDS_NULL(node))
 		return true;
 	node = parameter(call, name, G_TYPE_INT64);
@@ -103,10 +102,10 @@ bool slu_control_int(struct slu_control_call *call, const char *name, int64_t df
 
 int slu_control_take_fd(struct slu_control_call *call, const char *name)
 {
-	int64_t i;
+	int64_t i = -1;
 	int fd = -1;
 
-	if (!slu_control_int(call, name, -1, &i))
+	if (!slu_control_int(call, name, &i))
 		return -1;
 	if (i >= 0 && i < (int64_t)call->in->nfds)
 		fd = call->in->fds[i];
@@ -115,6 +114,19 @@ int slu_control_take_fd(struct slu_control_call *call, const char *name)
 	else
 		call->in->fds[i] = -1;
 	return fd;
+}
+
+bool slu_control_number(struct slu_control_call *call, const char *name, double *ret)
+{
+	JsonNode *node = json_object_get_member(call->parameters, name);
+
+	if (!node || JSON_NODE_HOLDS_NULL(node))
+		return true;
+	if (!member(call->parameters, name, G_TYPE_INT64))
+		node = parameter(call, name, G_TYPE_DOUBLE);
+	if (node)
+		*ret = json_node_get_double(node);
+	return node != NULL;
 }
 
 bool slu_control_wants_more(struct slu_control_call *call, bool need)

@@ -183,11 +183,27 @@ struct served {
 
 /* org.sluicefs.Volume on v, which lives as long as the server. */
 struct slu_control_interface methods_interface(struct served *v);
-/* methods_grow.c, methods_map.c */
-void run_grow(void *ctx, struct slu_control_call *call);
-void run_map(void *ctx, struct slu_control_call *call);
 /* An array of Metric, the caller's. */
 JsonArray *metrics_collect(const struct served *v);
+
+/* What the kernel holds back is written to us. -errno. */
+int methods_syncfs(void *served);
+
+/* methods_freeze.c */
+void methods_freeze(void *ctx, struct slu_control_call *call);
+void methods_thaw(void *ctx, struct slu_control_call *call);
+
+/* methods_grow.c */
+void methods_grow(void *ctx, struct slu_control_call *call);
+
+/* methods_map.c */
+void methods_map(void *ctx, struct slu_control_call *call);
+
+/* methods_scrub.c */
+void methods_scrub(void *ctx, struct slu_control_call *call);
+void methods_cancel_scrub(void *ctx, struct slu_control_call *call);
+/* Of the last scrub; NULL: there was none. */
+JsonObject *methods_describe_scrub(struct slu_fs *fs);
 
 /* ------------------------------------------------------------------ notify.c */
 

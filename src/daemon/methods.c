@@ -87,6 +87,18 @@ static void set_kernel(JsonObject *o, const struct served *v)
 	json_object_set_object_member(o, "kernel", kernel);
 }
 
+static void set_frozen(JsonObject *o, struct slu_fs *fs)
+{
+	JsonObject *frozen;
+	uint64_t left_ns;
+
+	if (!slu_fs_frozen(fs, &left_ns))
+		return;
+	frozen = json_object_new();
+	json_object_set_double_member(frozen, "secondsLeft", (double)left_ns / 1e9);
+	json_object_set_object_member(o, "frozen", frozen);
+}
+
 static char *uuid_text(const uint8_t id[16])
 {
 	GString *s = g_string_new(NULL);
@@ -124,7 +136,7 @@ static JsonObject *describe_event(const struct slu_event *ev, uint64_t lost)
 static void run_status(void *ctx, struct slu_control_call *call)
 {
 	struct served *v = ctx;
-	JsonObject *o = json_object_new();
+	JsonObject *o = json_object_new(), *scrub;
 	struct slu_store_info info;
 	struct slu_event last;
 	struct slu_statfs st;
@@ -144,6 +156,10 @@ static void run_status(void *ctx, struct slu_control_call *call)
 	json_object_set_boolean_member(o, "readOnly", info.readonly || v->stack->fs->readonly);
 	if (info.why_readonly)
 		json_object_set_string_member(o, "why", info.why_readonly);
+	set_frozen(o, v->stack->fs);
+	scrub = methods_describe_scrub(v->stack->fs);
+	if (scrub)
+		json_object_set_object_member(o, "scrub", scrub);
 	set_int(o, "openFiles", slu_session_nopen(v->session));
 	set_int(o, "transaction", slu_store_txid(v->stack->fs->store));
 	json_object_set_double_member(o, "uptime", (double)(slu_clock_ns() - v->start_ns) / 1e9);
@@ -228,23 +244,23 @@ static void run_metrics(void *ctx, struct slu_control_call *call)
 
 /* ------------------------------------------------------------------ sync, remount */
 
-/* What the kernel holds back is written to us. */
-static int flush_kernel(void *ctx)
+int methods_syncfs(void *served)
 {
-	struct served *v = ctx;
+	const struct served *v = served;
 	int fd = open(v->mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC), err = 0;
 
-	if (fd >= 0 && syncfs(fd))
+	if (fd < 0)
+		return -errno;
+	if (syncfs(fd))
 		err = -errno;
-	if (fd >= 0)
-		close(fd);
+	close(fd);
 	return err;
 }
 
 static void run_sync(void *ctx, struct slu_control_call *call)
 {
 	struct served *v = ctx;
-	int err = slu_fs_syncfs(v->stack->fs, flush_kernel, v);
+	int err = slu_fs_syncfs(v->stack->fs, methods_syncfs, v);
 
 	if (err)
 		slu_control_fail(call, "Failed", "not everything could be written: %s",
@@ -299,7 +315,11 @@ static void run_remount(void *ctx, struct slu_control_call *call)
 		return;
 	err = change_mode(ctx, readonly);
 	if (err) {
-		slu_control_fail(call, "Failed", "%s", g_strerror(-err));
+		slu_control_fail(call, "Failed", "%s",
+				 err == -EBUSY
+					 ? "it is frozen (sluicectl thaw ends that), or being "
+					   "remounted already"
+					 : g_strerror(-err));
 		return;
 	}
 	report(LOG_INFO, "now %s", readonly ? "read-only" : "writable");
@@ -315,8 +335,12 @@ static const struct slu_control_method methods[] = {
 	{"Sync", run_sync},
 	{"CheckRemount", run_check_remount},
 	{"Remount", run_remount},
-	{"Grow", run_grow},
-	{"Map", run_map, .max_fds = 1},
+	{"Grow", methods_grow},
+	{"Map", methods_map, .max_fds = 1},
+	{"Freeze", methods_freeze},
+	{"Thaw", methods_thaw},
+	{"Scrub", methods_scrub},
+	{"CancelScrub", methods_cancel_scrub},
 	{NULL, NULL},
 };
 

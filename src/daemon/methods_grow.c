@@ -8,10 +8,10 @@
 /* False: answered. *ret: 0 for all that the image has. */
 static bool wanted_size(struct served *v, struct slu_control_call *call, uint64_t *ret)
 {
-	int64_t size, by;
+	int64_t size = 0, by = 0;
 	struct slu_store_info info;
 
-	if (!slu_control_int(call, "size", 0, &size) || !slu_control_int(call, "by", 0, &by))
+	if (!slu_control_int(call, "size", &size) || !slu_control_int(call, "by", &by))
 		return false;
 	if (size < 0 || by < 0 || (size && by) || (size && size < (int64_t)SLU_BLOCK_SIZE)) {
 		slu_control_fail(call, "Failed", "%s: that is no size for a volume", v->mountpoint);
@@ -67,6 +67,10 @@ static void fail(struct served *v, struct slu_control_call *call, uint64_t nbloc
 		slu_control_fail(call, "Failed",
 				 "%s has grown, but that is not on disk yet: %s; it is tried again",
 				 v->mountpoint, g_strerror(-err));
+	else if (err == -EBUSY)
+		slu_control_fail(call, "Failed",
+				 "%s cannot grow: it is frozen; sluicectl thaw ends that",
+				 v->mountpoint);
 	else if (err == -EROFS)
 		fail_readonly(v, call);
 	else if (err == -ERANGE)
@@ -97,7 +101,7 @@ static void fail(struct served *v, struct slu_control_call *call, uint64_t nbloc
 				 g_strerror(-err));
 }
 
-void run_grow(void *ctx, struct slu_control_call *call)
+void methods_grow(void *ctx, struct slu_control_call *call)
 {
 	struct served *v = ctx;
 	struct slu_fs_growth g = {0};

@@ -45,7 +45,7 @@ static uint64_t wanted_inode(struct served *v, struct slu_control_call *call)
 {
 	int64_t ino;
 
-	if (!slu_control_int(call, "inode", 0, &ino))
+	if (!slu_control_int(call, "inode", &ino))
 		return 0;
 	if (!ino)
 		return inode_of_fd(v, call);
@@ -99,7 +99,7 @@ static void fail(struct served *v, struct slu_control_call *call, uint64_t ino, 
 				 v->mountpoint, (unsigned long long)ino, g_strerror(-err));
 }
 
-void run_map(void *ctx, struct slu_control_call *call)
+void methods_map(void *ctx, struct slu_control_call *call)
 {
 	struct served *v = ctx;
 	g_autofree struct slu_iomap *maps = NULL;

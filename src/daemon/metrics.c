@@ -175,6 +175,24 @@ static void add_store(JsonArray *all, const struct slu_store_stats *s)
 	add_counters(all, plain, G_N_ELEMENTS(plain));
 }
 
+static void add_scrubs(JsonArray *all, struct slu_fs *fs)
+{
+	struct slu_scrub_state last;
+	uint64_t nodes, damaged;
+
+	slu_fs_scrub_state(fs, &last);
+	slu_fs_scrub_counts(fs, &nodes, &damaged);
+	sample(family(all, "scrub_nodes_total", "counter", "Nodes that scrubs have read"), "",
+	       (double)nodes, NULL, NULL, NULL, NULL);
+	sample(family(all, "scrub_damaged_total", "counter",
+		      "Damaged nodes and superblocks that scrubs have found"),
+	       "", (double)damaged, NULL, NULL, NULL, NULL);
+	if (last.number && !last.running && !last.result)
+		add_gauge(all, "scrub_last_seconds",
+			  "When the last scrub that went through had ended, since 1970",
+			  (double)last.end.tv_sec);
+}
+
 static void add_blockio(JsonArray *all, const struct slu_blockio_stats *b)
 {
 	const struct plain plain[] = {
@@ -192,6 +210,7 @@ static void add_blockio(JsonArray *all, const struct slu_blockio_stats *b)
 
 static void add_space(JsonArray *all, struct slu_fs *fs)
 {
+	uint64_t left_ns;
 	struct slu_space_stat space;
 	struct slu_statfs st;
 
@@ -207,6 +226,8 @@ static void add_space(JsonArray *all, struct slu_fs *fs)
 	add_gauge(all, "files", "Inodes in use", (double)space.ninodes);
 	add_gauge(all, "read_only", "1 if nothing can be changed",
 		  fs->readonly || slu_store_readonly(fs->store));
+	add_gauge(all, "frozen", "1 while nothing may change the image",
+		  slu_fs_frozen(fs, &left_ns));
 }
 
 static void add_events(JsonArray *all, const struct slu_event_stream *stream)
@@ -233,6 +254,7 @@ JsonArray *metrics_collect(const struct served *v)
 	if (fs->wb)
 		add_writeback(all, slu_writeback_stats(fs->wb));
 	add_store(all, slu_store_stats(fs->store));
+	add_scrubs(all, fs);
 	add_blockio(all, slu_blockio_stats(fs->bio));
 	add_space(all, fs);
 	add_events(all, v->stream);

@@ -65,13 +65,13 @@ static uint64_t watchdog_ns(void)
 /* A request that no cache can answer, then a commit of what is open. */
 static bool probe(const struct served *v)
 {
-	struct slu_store *store = v->stack->fs->store;
+	struct slu_fs *fs = v->stack->fs;
 	struct statx st;
 
 	if (statx(AT_FDCWD, v->mountpoint, AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &st))
 		return false;
 	/* A volume that has turned read-only commits nothing, and still serves. */
-	return slu_store_readonly(store) || !slu_store_commit(store, slu_store_txid(store), true);
+	return slu_store_readonly(fs->store) || !slu_fs_probe(fs);
 }
 
 static void send_status(const struct served *v)
@@ -82,6 +82,7 @@ static void send_status(const struct served *v)
 	struct slu_store_info info;
 	struct slu_statfs st;
 	struct slu_event ev;
+	uint64_t left_ns;
 
 	slu_fs_statfs(v->stack->fs, &st);
 	slu_store_info(v->stack->fs->store, &info);
@@ -92,7 +93,8 @@ static void send_status(const struct served *v)
 			dirty);
 	if (slu_event_stream_last(v->stream, &ev))
 		report_event_line(&ev, last, sizeof(last));
-	notify_send("STATUS=%s%s of %s available, %s not yet written%s%s\n",
+	notify_send("STATUS=%s%s%s of %s available, %s not yet written%s%s\n",
+		    slu_fs_frozen(v->stack->fs, &left_ns) ? "Frozen; " : "",
 		    info.readonly || v->stack->fs->readonly ? "Read-only; " : "", available, all,
 		    dirty, *last ? "; last: " : "", last);
 }

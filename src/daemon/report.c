@@ -122,17 +122,54 @@ void report_event_line(const struct slu_event *ev, char *line, size_t size)
 		slu_format_size(len, to);
 		snprintf(line, size, "the volume has grown from %s to %s", from, to);
 		break;
+	case SLU_EVENT_SUPER_CORRUPT:
+		snprintf(line, size, "a bad superblock in block %llu (%s); run fsck.sluicefs", pos,
+			 text);
+		break;
+	case SLU_EVENT_SCRUB_STARTED:
+		snprintf(line, size, "a scrub of %llu nodes begins", len);
+		break;
+	case SLU_EVENT_SCRUB_FINISHED:
+		snprintf(line, size, "scrubbed %llu nodes%s%s: %llu damaged%s", len,
+			 ev->error ? ", not all: " : "", ev->error ? err : "", pos,
+			 pos ? "; run fsck.sluicefs" : "");
+		break;
+	case SLU_EVENT_FROZEN:
+		snprintf(line, size,
+			 "frozen: nothing changes the image for up to %.0f s; sluicectl thaw ends "
+			 "it",
+			 (double)ev->len / 1e9);
+		break;
+	case SLU_EVENT_THAWED:
+		snprintf(line, size, "thawed after %.1f s%s", (double)ev->len / 1e9,
+			 ev->error ? ", by the time limit: a copy that was not finished is not "
+				     "whole; freeze with a longer --timeout"
+				   : "");
+		break;
 	case SLU_EVENT_KINDS: /* none */
 		*line = '\0';
 		break;
 	}
 }
 
-static int priority_of(enum slu_event_kind kind)
+static int priority_of(const struct slu_event *ev)
 {
-	if (slu_event_is_critical(kind))
+	if (slu_event_is_critical(ev->kind))
 		return LOG_CRIT;
-	return kind == SLU_EVENT_SLOW_COMMIT || kind == SLU_EVENT_GROWN ? LOG_NOTICE : LOG_ERR;
+	switch (ev->kind) {
+	case SLU_EVENT_SLOW_COMMIT:
+	case SLU_EVENT_FROZEN:
+	case SLU_EVENT_GROWN:
+		return LOG_NOTICE;
+	case SLU_EVENT_SCRUB_STARTED:
+		return LOG_INFO;
+	case SLU_EVENT_SCRUB_FINISHED:
+		return ev->pos ? LOG_ERR : LOG_INFO;
+	case SLU_EVENT_THAWED:
+		return ev->error ? LOG_WARNING : LOG_NOTICE;
+	default:
+		return LOG_ERR;
+	}
 }
 
 static void emit(struct report_events *r, int priority, const char *line)
@@ -181,7 +218,7 @@ void report_events_flush(struct report_events *r)
 		}
 		if (more && (slu_event_is_critical(ev.kind) || within_rate(r, ev.kind))) {
 			report_event_line(&ev, line, sizeof(line));
-			emit(r, priority_of(ev.kind), line);
+			emit(r, priority_of(&ev), line);
 		}
 	} while (more);
 }

@@ -336,6 +336,8 @@ static void unmount_on_signal(struct daemon *d)
 {
 	int err = 0;
 
+	/* What the kernel still has to write may need the disk. */
+	slu_fs_end_freezes(d->stack.fs);
 	/* Its probes would keep the mount busy. */
 	notifier_stop(&d->notifier);
 	if (!is_preopened(d)) {
@@ -397,6 +399,8 @@ static int go_down(struct daemon *d)
 {
 	int err = 0;
 
+	if (d->stack.fs)
+		slu_fs_end_freezes(d->stack.fs); /* a call under way may wait for the disk */
 	notifier_stop(&d->notifier);
 	close_control(d);
 	if (d->session)

@@ -23,6 +23,35 @@ struct slu_fs_private {
 	/* how often reclaim has come to its end; makes waiting for room end */
 	uint64_t reclaim_passes;
 	struct slu_cond house_done;
+
+	/* freeze.c */
+	struct slu_mutex freeze_lock; /* leaf: the rest */
+	struct slu_cond freeze_changed;
+	enum freeze_state {
+		FREEZE_NONE,
+		FREEZE_BEGINS, /* everything is being written */
+		FREEZE_CLOSES, /* nothing that has to reach the disk may begin; the image is next */
+		FREEZE_FROZEN, /* until freeze_deadline_ns */
+		FREEZE_THAWING, /* the image is changed again */
+	} freeze_state;
+	uint64_t freeze_begin_ns, freeze_deadline_ns;
+	unsigned int freeze_holds; /* freeze_hold_off */
+	bool freeze_expired;       /* the last one, and nobody has been told */
+	bool freeze_ended;         /* no more of them */
+	/* waits for the deadline; joined by who thaws before it, else by the next freeze or the end */
+	struct slu_thread freeze_timer;
+	void (*freeze_hook)(void *ctx, bool frozen);
+	void *freeze_hook_ctx;
+
+	/* scrub.c */
+	struct slu_mutex scrub_lock; /* leaf: the rest */
+	struct slu_cond scrub_changed;
+	struct slu_scrub_state scrub;
+	bool scrub_cancel;
+	bool scrub_ended;                    /* no more of them */
+	uint64_t scrub_due_ns;               /* when what has been read was to have been */
+	uint64_t scrub_nodes, scrub_damaged; /* of all that have ended */
+	struct slu_thread scrub_thread;
 };
 
 /*
@@ -46,6 +75,19 @@ void housekeep_reclaim_wanted(void *fs);
  * back. 0: try once more. -EAGAIN: ctx may not wait.
  */
 int housekeep_make_room(struct slu_fs *fs, struct slu_ctx *ctx);
+
+/* freeze.c */
+void freeze_init(struct slu_fs *fs);
+void freeze_fini(struct slu_fs *fs);
+/* Until freeze_release nothing is frozen; false: it is. For what must not wait for a thaw. */
+bool freeze_hold_off(struct slu_fs *fs);
+void freeze_release(struct slu_fs *fs);
+
+/* scrub.c */
+void scrub_init(struct slu_fs *fs);
+/* Cancels one that is under way, and waits for it; none begins any more. */
+void scrub_end(struct slu_fs *fs);
+void scrub_fini(struct slu_fs *fs);
 
 /* sync.c */
 int fs_sync_inode(struct slu_fs *fs, struct slu_inode *inode, bool datasync);

@@ -112,7 +112,7 @@ static int measure(struct slu_fs *fs, struct slu_fs_growth *g)
 	return err;
 }
 
-int slu_fs_grow(struct slu_fs *fs, uint64_t nblocks, struct slu_fs_growth *ret)
+static int grow(struct slu_fs *fs, uint64_t nblocks, struct slu_fs_growth *ret)
 {
 	int err = measure(fs, ret);
 
@@ -137,4 +137,16 @@ int slu_fs_grow(struct slu_fs *fs, uint64_t nblocks, struct slu_fs_growth *ret)
 								.pos = ret->from << SLU_BLOCK_SHIFT,
 								.len = nblocks << SLU_BLOCK_SHIFT});
 	return slu_store_commit(fs->store, slu_store_txid(fs->store), true);
+}
+
+int slu_fs_grow(struct slu_fs *fs, uint64_t nblocks, struct slu_fs_growth *ret)
+{
+	int err;
+
+	*ret = (struct slu_fs_growth){0};
+	if (!freeze_hold_off(fs))
+		return -EBUSY;
+	err = grow(fs, nblocks, ret);
+	freeze_release(fs);
+	return err;
 }

@@ -142,6 +142,8 @@ int slu_fs_mount(struct slu_blockio *bio, const struct slu_fs_opts *opts, struct
 	slu_mutex_init(&p->house_lock, SLU_RANK_LEAF, 0, "fs housekeeper");
 	slu_cond_init(&p->house_wake);
 	slu_cond_init(&p->house_done);
+	freeze_init(fs);
+	scrub_init(fs);
 	err = build(fs, why);
 	if (err)
 		goto fini_locks;
@@ -149,6 +151,8 @@ int slu_fs_mount(struct slu_blockio *bio, const struct slu_fs_opts *opts, struct
 	return 0;
 
 fini_locks:
+	scrub_fini(fs);
+	freeze_fini(fs);
 	slu_cond_fini(&p->house_done);
 	slu_cond_fini(&p->house_wake);
 	slu_mutex_fini(&p->house_lock);
@@ -171,6 +175,8 @@ int slu_fs_unmount(struct slu_fs *fs)
 	struct slu_fs_private *p = fs->p;
 	int err = 0;
 
+	slu_fs_end_freezes(fs);
+	scrub_end(fs);
 	housekeep_stop(fs);
 	/* What was on its way may have failed; it is kept, and what counts is whether it is now. */
 	if (slu_fs_sync(fs))
@@ -183,6 +189,8 @@ int slu_fs_unmount(struct slu_fs *fs)
 	slu_cache_free(fs->cache);
 	keep_first(&err, slu_store_close(fs->store));
 	slu_blockio_close(fs->bio);
+	scrub_fini(fs);
+	freeze_fini(fs);
 	slu_cond_fini(&p->house_done);
 	slu_cond_fini(&p->house_wake);
 	slu_mutex_fini(&p->house_lock);

@@ -123,9 +123,10 @@ static void allow_changes(struct slu_fs *fs, bool allow)
 	slu_ns_set_readonly(fs->ns, !allow);
 }
 
-int slu_fs_set_readonly(struct slu_fs *fs, bool readonly)
+static int set_readonly(struct slu_fs *fs, bool readonly)
 {
 	struct slu_store_info info;
+	int err;
 
 	if (readonly == fs_readonly(fs))
 		return 0;
@@ -138,9 +139,20 @@ int slu_fs_set_readonly(struct slu_fs *fs, bool readonly)
 	}
 	/* New changes are refused from here on; what was accepted goes to disk. */
 	allow_changes(fs, false);
-	int err = slu_fs_sync(fs);
+	err = slu_fs_sync(fs);
 	if (err)
 		allow_changes(fs, true);
+	return err;
+}
+
+int slu_fs_set_readonly(struct slu_fs *fs, bool readonly)
+{
+	int err;
+
+	if (!freeze_hold_off(fs))
+		return -EBUSY;
+	err = set_readonly(fs, readonly);
+	freeze_release(fs);
 	return err;
 }
 

@@ -26,6 +26,7 @@ struct park_limits {
 	unsigned int max_items; /* queued and running */
 	size_t max_bytes;       /* the same; one item always fits */
 	unsigned int max_threads;
+	size_t max_bytes_held; /* instead of max_bytes, while it is held */
 };
 
 struct park {
@@ -35,6 +36,7 @@ struct park {
 	struct park_item *head, **tail;
 	unsigned int nitems, nqueued, nidle, nthreads;
 	size_t bytes;
+	bool held; /* nothing ends for a while, and that is as it should be */
 	bool stopping;
 	struct park_limits limits;
 	struct slu_thread *threads; /* limits.max_threads of them, nthreads started */
@@ -44,6 +46,11 @@ struct park {
 int park_init(struct park *p, const struct park_limits *limits);
 /* Queues; waits for room, and returns true if it had to. No lock held. Not after park_fini. */
 bool park_submit(struct park *p, struct park_item *item);
+/*
+ * Items will not end until it is said that they do again: more memory may be queued in the meantime,
+ * for who waits for room in the park reads no requests.
+ */
+void park_hold(struct park *p, bool held);
 /* Runs what is queued to its end, then stops the threads. */
 void park_fini(struct park *p);
 
@@ -151,6 +158,7 @@ void reply_fill_entry(struct fuse_entry_out *ret, const struct slu_attr *attr);
 #define SESSION_MAX_WORKERS 32u
 #define SESSION_HEADROOM    4096u /* what the kernel wants beside the data of a WRITE */
 #define SESSION_MAX_SPARES  8u
+#define SESSION_BACKGROUND  48u   /* requests that the kernel makes on its own, at a time */
 #define REQUEST_SMALL       8192u /* a message up to this size is copied to be parked */
 
 #define SESSION_WAKE_SIGNAL SIGUSR1 /* calls a worker out of read */

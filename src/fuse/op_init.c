@@ -26,7 +26,6 @@
 #define NEEDED (FUSE_DONT_MASK | FUSE_POSIX_ACL | FUSE_HANDLE_KILLPRIV_V2 | FUSE_SETXATTR_EXT)
 
 /* Requests that the kernel sends without anybody waiting: read-ahead and write-back. */
-#define MAX_BACKGROUND       48
 #define CONGESTION_THRESHOLD 36
 #define MAX_READAHEAD        (1u << 20)
 
@@ -46,7 +45,7 @@ static void answer(struct request *req, const struct fuse_init_in *in, uint32_t 
 		.minor = slu_min(in->minor, PROTOCOL_MINOR),
 		.max_readahead = slu_min(in->max_readahead, MAX_READAHEAD),
 		.flags = flags,
-		.max_background = MAX_BACKGROUND,
+		.max_background = SESSION_BACKGROUND,
 		.congestion_threshold = CONGESTION_THRESHOLD,
 		.max_write = slu_min(s->max_write, pages * SLU_BLOCK_SIZE),
 		.time_gran = 1,

@@ -89,8 +89,9 @@ fini:
 
 static bool has_room(const struct park *p, size_t bytes)
 {
-	return !p->nitems ||
-	       (p->nitems < p->limits.max_items && p->bytes + bytes <= p->limits.max_bytes);
+	size_t max_bytes = p->held ? p->limits.max_bytes_held : p->limits.max_bytes;
+
+	return !p->nitems || (p->nitems < p->limits.max_items && p->bytes + bytes <= max_bytes);
 }
 
 bool park_submit(struct park *p, struct park_item *item)
@@ -114,6 +115,14 @@ bool park_submit(struct park *p, struct park_item *item)
 	slu_cond_signal(&p->work);
 	slu_mutex_unlock(&p->lock);
 	return waited;
+}
+
+void park_hold(struct park *p, bool held)
+{
+	slu_mutex_lock(&p->lock);
+	p->held = held;
+	slu_cond_broadcast(&p->room);
+	slu_mutex_unlock(&p->lock);
 }
 
 void park_fini(struct park *p)

@@ -23,6 +23,8 @@
 #define WORKERS_AT_START 2u
 #define PARK_MAX_ITEMS   4096u
 #define PARK_MAX_BYTES   (16u << 20)
+/* While the volume is frozen: what the kernel writes back at a time, and some who wait for a write. */
+#define PARK_HELD_BYTES  ((SESSION_BACKGROUND + 64u) * (SESSION_MAX_WRITE + 2 * SLU_BLOCK_SIZE))
 #define PARK_MAX_THREADS 32u
 #define KICK_INTERVAL_NS (2 * SLU_NS_PER_MS)
 #define MAX_WRITE_LEAST  4096u
@@ -248,11 +250,19 @@ int slu_session_new(struct slu_fs *fs, int fd, const struct slu_session_opts *op
 	return 0;
 }
 
+static void on_freeze(void *ctx, bool frozen)
+{
+	struct slu_session *s = ctx;
+
+	park_hold(&s->park, frozen);
+}
+
 int slu_session_start(struct slu_session *s)
 {
 	struct park_limits limits = {
 		.max_items = PARK_MAX_ITEMS,
 		.max_bytes = PARK_MAX_BYTES,
+		.max_bytes_held = PARK_HELD_BYTES,
 		.max_threads = PARK_MAX_THREADS,
 	};
 	struct sigaction sa = {.sa_handler = wake_handler}; /* no SA_RESTART: read returns */
@@ -272,6 +282,8 @@ int slu_session_start(struct slu_session *s)
 	slu_mutex_unlock(&s->lock);
 	if (err)
 		park_fini(&s->park);
+	else
+		slu_fs_set_freeze_hook(s->fs, on_freeze, s);
 	return err;
 }
 
@@ -308,8 +320,11 @@ void slu_session_stop(struct slu_session *s)
 	slu_mutex_unlock(&s->lock);
 	if (!n) /* not started, or stopped before */
 		return;
+	/* What was read is finished. */
+	slu_fs_end_freezes(s->fs);
 	busy_poll_stop(s);
 	call_back(s, n);
+	slu_fs_set_freeze_hook(s->fs, NULL, NULL);
 	park_fini(&s->park);
 }
 

@@ -216,7 +216,7 @@ static int commit_try(struct slu_store *store, bool *ret_again)
 
 int commit_once(struct slu_store *store)
 {
-	uint64_t begin = slu_clock_ns(), took;
+	uint64_t begin = slu_clock_ns() - slu_blockio_suspended_ns(store->bio), took;
 	bool again = true;
 	int err = 0;
 
@@ -230,7 +230,7 @@ int commit_once(struct slu_store *store)
 	if (err)
 		return err < 0 ? err : 0;
 	stat_add(&store->stats.commits, 1);
-	took = slu_clock_ns() - begin;
+	took = slu_clock_ns() - slu_blockio_suspended_ns(store->bio) - begin;
 	if (took > SLOW_COMMIT_NS)
 		slu_event_post(&store->events,
 			       &(struct slu_event){.kind = SLU_EVENT_SLOW_COMMIT, .len = took});
@@ -245,6 +245,8 @@ static uint64_t commit_due(const struct slu_store *store)
 	const struct commit *c = &store->commit;
 	uint64_t due = SLU_NO_DEADLINE;
 
+	if (c->paused)
+		return due;
 	if (c->kick)
 		return 0;
 	if (store->open.first_change_ns)
@@ -289,9 +291,11 @@ static void commit_attempt(struct slu_store *store) SLU_REQUIRES(store->lock)
 	int err;
 
 	c->kick = c->soon = false;
+	c->running = true;
 	slu_mutex_unlock(&store->lock);
 	err = commit_once(store);
 	slu_mutex_lock(&store->lock);
+	c->running = false;
 	if (err) {
 		commit_failed(store, err);
 	} else {

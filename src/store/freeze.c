@@ -181,6 +181,9 @@ void freeze_durable(struct slu_store *store)
 	space_release(store, &c->previous);
 	swap_lists(&c->previous, &c->flushing);
 	atomic_store(&store->durable_txid, slu_get_le64(&c->super.txid));
+	store->durable_root = (struct node_ref){slu_get_le64(&c->super.root_blkno),
+						slu_get_le64(&c->super.root_txid)};
+	store->durable_nblocks = slu_get_le64(&c->super.nblocks);
 	slu_cond_broadcast(&c->done);
 	slu_mutex_unlock(&store->lock);
 	slu_mutex_unlock(&store->space_lock);

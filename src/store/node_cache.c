@@ -261,7 +261,7 @@ struct node *node_take(struct slu_store *store)
 
 /* ------------------------------------------------------------------ reading */
 
-static void node_report(struct slu_store *store, uint64_t blkno, const char *wrong)
+void node_report(struct slu_store *store, uint64_t blkno, const char *wrong)
 {
 	stat_add(&store->stats.corrupt_nodes, 1);
 	slu_event_post(&store->events, &(struct slu_event){.kind = SLU_EVENT_NODE_CORRUPT,

@@ -90,6 +90,8 @@ static int open_super(struct slu_store *store, const struct slu_store_opts *opts
 		freed_list_add(&store->open.freed, slu_get_le64(&sb->deferred[i]), 1, true);
 	store->root.number = slu_get_le64(&sb->root_blkno);
 	store->root.txid = slu_get_le64(&sb->root_txid);
+	store->durable_root = store->root;
+	store->durable_nblocks = slu_get_le64(&sb->nblocks);
 	atomic_store(&store->durable_txid, txid);
 	store->open.id = txid + 1;
 	atomic_store(&store->open_txid, store->open.id);

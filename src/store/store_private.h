@@ -255,6 +255,27 @@ int node_load(struct slu_store *store, const struct node_place *place, struct no
 int node_peek(struct slu_store *store, const struct node_place *place, struct node **ret,
 	      struct slu_need *need);
 
+/* Counts a damaged node, and posts an event. Leaf locks. */
+void node_report(struct slu_store *store, uint64_t blkno, const char *wrong);
+
+/* ------------------------------------------------------------------ walk.c: past the cache */
+
+/* Where a node is on disk, and what its parent says of it. */
+struct node_place_disk {
+	struct node_ref ref;
+	int level; /* -1: any */
+	struct slu_key lower, upper;
+};
+/* A root's, without ref. */
+struct node_place_disk node_place_root(void);
+struct node_place_disk node_place_child(const struct slu_disk_node *d, unsigned int i);
+/*
+ * Reads one into d and checks it in full. NULL, or what is wrong; *ret_read: d has what there is. No
+ * lock held.
+ */
+const char *node_read_disk(struct slu_store *store, const struct node_place_disk *at,
+			   uint64_t nblocks, struct slu_disk_node *d, bool *ret_read);
+
 /* ------------------------------------------------------------------ tree.c, tree_plan.c, tree_change.c */
 
 /* From the leaf (0) to the root (top); slot[level]: of the child taken, or the record's. */
@@ -507,6 +528,8 @@ struct commit {
 	struct slu_cond wake; /* the thread */
 	struct slu_cond done; /* those who wait for a commit or for room */
 	bool kick, soon, force, stop;
+	bool running;         /* an attempt is under way */
+	bool paused;          /* none begins: scrub.c */
 	uint64_t frozen_txid; /* being written; 0: none */
 	uint64_t failures;    /* attempts that failed */
 	int last_error;
@@ -554,6 +577,8 @@ struct super_choice {
 };
 int super_read(struct slu_blockio *bio, struct slu_disk_super *ret, struct super_choice *choice,
 	       const char **why);
+/* NULL, or what is wrong with what was read as a superblock. */
+const char *super_wrong(const struct slu_disk_super *sb);
 int super_write(struct slu_store *store, unsigned int slot, const struct slu_disk_super *sb);
 /* At the end of a volume of nblocks blocks. No lock held; 0 if the volume has no spare one. */
 int super_write_spare(struct slu_store *store, uint64_t nblocks);
@@ -584,6 +609,8 @@ struct slu_store {
 	struct slu_mutex lock;
 	struct node_ref root;
 	unsigned int root_level;
+	struct node_ref durable_root; /* of durable_txid, */
+	uint64_t durable_nblocks;     /* and the volume's length */
 	struct node_cache cache;
 	struct txn open;
 	uint64_t max_nodes; /* room in the open transaction and the one being committed together */

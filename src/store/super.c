@@ -65,6 +65,13 @@ static const char *super_check(const struct slu_disk_super *sb, int *ret_err)
 	return super_check_sizes(sb);
 }
 
+const char *super_wrong(const struct slu_disk_super *sb)
+{
+	int err;
+
+	return super_check(sb, &err);
+}
+
 /* The better of the two into *ret; both were read into sb[]. */
 static int super_choose(const struct slu_disk_super *sb, const int *io_err,
 			struct slu_disk_super *ret, struct super_choice *choice, const char **why)

@@ -5,7 +5,7 @@
 #include "ctl_private.h"
 #include <string.h>
 
-static gchar *opt_mountpoint, *opt_socket, *opt_inode;
+static gchar *opt_mountpoint, *opt_socket, *opt_config;
 static gboolean opt_json, opt_version;
 
 static const GOptionEntry entries[] = {
@@ -13,21 +13,28 @@ static const GOptionEntry entries[] = {
 	 "MOUNTPOINT"},
 	{"socket", 's', 0, G_OPTION_ARG_FILENAME, &opt_socket, "The volume behind this socket",
 	 "SOCKET"},
-	{"inode", 'i', 0, G_OPTION_ARG_STRING, &opt_inode, "map: the file with this inode number",
-	 "N"},
+	{"config", 'c', 0, G_OPTION_ARG_FILENAME, &opt_config,
+	 "The volume that this file describes", "FILE"},
 	{"json", 'j', 0, G_OPTION_ARG_NONE, &opt_json, "Answer in JSON", NULL},
 	{"version", 'V', 0, G_OPTION_ARG_NONE, &opt_version, "Show the version", NULL},
 	{NULL},
 };
 
 static const struct ctl_command commands[] = {
-	{"status", "", "How the volume is", true, 0, ctl_status},
-	{"list", "", "All volumes that are mounted", false, 0, ctl_list},
-	{"watch", "", "What happens, as it happens", true, 0, ctl_watch},
-	{"metrics", "", "Every counter, in Prometheus's text format", true, 0, ctl_metrics},
-	{"sync", "", "Return when everything is on disk", true, 0, ctl_sync},
-	{"grow", "[SIZE|+SIZE]", "Make the volume longer while it is in use", true, 0, ctl_grow, 1},
-	{"map", "FILE", "Where a file lies in the volume", false, 0, ctl_map, 1},
+	{"status", "", "How the volume is", true, 0, 0, NULL, ctl_status},
+	{"list", "", "All volumes that are mounted", false, 0, 0, NULL, ctl_list},
+	{"watch", "", "What happens, as it happens", true, 0, 0, NULL, ctl_watch},
+	{"metrics", "", "Every counter, in Prometheus's text format", true, 0, 0, NULL,
+	 ctl_metrics},
+	{"sync", "", "Return when everything is on disk", true, 0, 0, NULL, ctl_sync},
+	{"freeze", "", "Leave the image alone, so that it can be copied", true, 0, 0,
+	 ctl_freeze_options, ctl_freeze},
+	{"thaw", "", "End that", true, 0, 0, NULL, ctl_thaw},
+	{"scrub", "", "Look for damage, while the volume is used", true, 0, 0, ctl_scrub_options,
+	 ctl_scrub},
+	{"grow", "[SIZE|+SIZE]", "Make the volume longer while it is in use", true, 0, 1, NULL,
+	 ctl_grow},
+	{"map", "FILE", "Where a file lies in the volume", false, 0, 1, ctl_map_options, ctl_map},
 };
 
 static char *about(void)
@@ -37,8 +44,14 @@ static char *about(void)
 	for (size_t i = 0; i < G_N_ELEMENTS(commands); i++)
 		g_string_append_printf(s, "  %-9s%-18s%s\n", commands[i].name,
 				       commands[i].arguments, commands[i].help);
-	g_string_append(s, "\nWithout -m or -s: the only volume that is mounted.");
+	g_string_append(s, "\nWithout -m, -s or -c: the only volume. Options of a command: COMMAND "
+			   "--help.");
 	return g_string_free(s, FALSE);
+}
+
+static char *about_command(const struct ctl_command *command)
+{
+	return g_strdup_printf("sluicectl %s: %s.", command->name, command->help);
 }
 
 /* ------------------------------------------------------------------ which daemon */
@@ -74,6 +87,30 @@ static struct slu_mount_entry *only_mount(void)
 	return NULL;
 }
 
+/* Where a file as in sluicefs.conf(5) has the volume mounted. */
+static char *configured_mountpoint(const char *file)
+{
+	g_autoptr(GKeyFile) keys = g_key_file_new();
+	g_autoptr(GError) error = NULL;
+	char *mountpoint = NULL;
+
+	if (g_key_file_load_from_file(keys, file, G_KEY_FILE_NONE, &error))
+		mountpoint = g_key_file_get_string(keys, "Volume", "MountPoint", &error);
+	if (!mountpoint)
+		slu_tool_error("%s: %s", file, error->message);
+	return mountpoint;
+}
+
+static struct slu_mount_entry *the_mount(const struct ctl *c)
+{
+	g_autofree char *configured = NULL;
+
+	if (!c->config)
+		return c->mountpoint ? find_mount(c->mountpoint) : only_mount();
+	configured = configured_mountpoint(c->config);
+	return configured ? find_mount(configured) : NULL;
+}
+
 struct slu_control_client *ctl_connect(const struct ctl *c)
 {
 	g_autoptr(GError) error = NULL;
@@ -83,7 +120,7 @@ struct slu_control_client *ctl_connect(const struct ctl *c)
 	if (c->socket) {
 		client = slu_control_connect(c->socket, geteuid(), &error);
 	} else {
-		e = c->mountpoint ? find_mount(c->mountpoint) : only_mount();
+		e = the_mount(c);
 		if (!e)
 			return NULL;
 		client = slu_control_connect_mount(e, &error);
@@ -94,12 +131,7 @@ struct slu_control_client *ctl_connect(const struct ctl *c)
 	return client;
 }
 
-JsonObject *ctl_call(struct ctl *c, const char *method)
-{
-	return ctl_call_with(c, method, NULL);
-}
-
-JsonObject *ctl_call_with(struct ctl *c, const char *method, JsonObject *parameters)
+JsonObject *ctl_call(struct ctl *c, const char *method, JsonObject *parameters)
 {
 	g_autoptr(GError) error = NULL;
 	g_autofree char *full = g_strconcat(VOLUME, method, NULL);
@@ -132,12 +164,46 @@ static const struct ctl_command *find_command(const char *name)
 	return NULL;
 }
 
+/* Whether what follows this argument is its value. */
+static bool takes_value(const char *arg)
+{
+	for (const GOptionEntry *e = entries; e->long_name; e++) {
+		if (e->arg == G_OPTION_ARG_NONE)
+			continue;
+		if (arg[1] == '-' ? strcmp(arg + 2, e->long_name) == 0
+				  : arg[1] == e->short_name && !arg[2])
+			return true;
+	}
+	return false;
+}
+
+/* The command decides which options there are, so it is looked for before they are parsed. */
+static const struct ctl_command *first_command(int argc, char **argv)
+{
+	int i = 1;
+
+	while (i < argc && argv[i][0] == '-' && strcmp(argv[i], "--") != 0)
+		i += takes_value(argv[i]) ? 2 : 1;
+	return i < argc ? find_command(argv[i]) : NULL;
+}
+
+/* The common ones and the command's; g_free. */
+static GOptionEntry *all_options(const struct ctl_command *command)
+{
+	GArray *all = g_array_new(TRUE, TRUE, sizeof(GOptionEntry));
+
+	g_array_append_vals(all, entries, G_N_ELEMENTS(entries) - 1);
+	for (const GOptionEntry *e = command ? command->options : NULL; e && e->long_name; e++)
+		g_array_append_vals(all, e, 1);
+	return (GOptionEntry *)(void *)g_array_free(all, FALSE);
+}
+
 static int run(const struct ctl_command *command, char **args)
 {
 	struct ctl c = {.mountpoint = opt_mountpoint,
 			.socket = opt_socket,
-			.json = opt_json,
-			.inode = opt_inode};
+			.config = opt_config,
+			.json = opt_json};
 	int status;
 
 	if (command->connects) {
@@ -152,16 +218,17 @@ static int run(const struct ctl_command *command, char **args)
 
 int main(int argc, char **argv)
 {
-	g_autofree char *summary = about();
-	const struct ctl_command *command;
+	const struct ctl_command *command = first_command(argc, argv);
+	g_autofree char *summary = command ? about_command(command) : about();
+	g_autofree GOptionEntry *options = all_options(command);
 
 	slu_tool_init("sluicectl");
-	if (!slu_tool_options(&argc, &argv, "COMMAND [ARGUMENT…]", summary, entries))
+	if (!slu_tool_options(&argc, &argv, "COMMAND [ARGUMENT…]", summary, options))
 		return CTL_USAGE;
 	if (opt_version)
 		return slu_tool_version();
-	if (opt_mountpoint && opt_socket) {
-		slu_tool_error("-m and -s name the same thing twice");
+	if (!!opt_mountpoint + !!opt_socket + !!opt_config > 1) {
+		slu_tool_error("-m, -s and -c: two of them name the same thing twice");
 		return CTL_USAGE;
 	}
 	if (argc < 2) {
@@ -176,10 +243,6 @@ int main(int argc, char **argv)
 	if (argc - 2 < command->nargs || argc - 2 > command->nargs + command->more) {
 		slu_tool_error("usage: sluicectl %s%s%s", command->name,
 			       *command->arguments ? " " : "", command->arguments);
-		return CTL_USAGE;
-	}
-	if (opt_inode && command->run != ctl_map) {
-		slu_tool_error("only map takes --inode");
 		return CTL_USAGE;
 	}
 	return run(command, argv + 2);

@@ -32,7 +32,7 @@ int ctl_grow(struct ctl *c, char **args)
 
 	if (!p)
 		return CTL_USAGE;
-	reply = ctl_call_with(c, "Grow", p);
+	reply = ctl_call(c, "Grow", p);
 	if (!reply)
 		return CTL_FAILED;
 	slu_format_size((uint64_t)json_object_get_int_member_with_default(reply, "from", 0), from);

@@ -16,6 +16,14 @@
 #define WIDTH_DEFAULT 80u
 #define WIDTH_MOST    1000u
 
+static gchar *opt_inode;
+
+const GOptionEntry ctl_map_options[] = {
+	{"inode", 'i', 0, G_OPTION_ARG_STRING, &opt_inode,
+	 "The file with this inode number, instead of FILE", "N"},
+	{NULL},
+};
+
 struct map {
 	bool json;
 	const char *name; /* for people */
@@ -261,16 +269,16 @@ int ctl_map(struct ctl *c, char **args)
 	struct stat st;
 	int fd, status = CTL_FAILED;
 
-	if (!c->inode == !*args) {
+	if (!opt_inode == !*args) {
 		slu_tool_error("usage: sluicectl map FILE, or -m MOUNTPOINT map --inode N");
 		return CTL_USAGE;
 	}
 	parameters = json_object_new();
-	if (c->inode && !parse_inode(c->inode, parameters)) {
+	if (opt_inode && !parse_inode(opt_inode, parameters)) {
 		json_object_unref(parameters);
 		return CTL_USAGE;
 	}
-	if (c->inode) {
+	if (opt_inode) {
 		c->client = ctl_connect(c);
 	} else {
 		fd = open_file(*args, &st);
@@ -286,7 +294,7 @@ int ctl_map(struct ctl *c, char **args)
 		}
 	}
 	if (c->client)
-		status = show(c, *args ? *args : c->inode, parameters);
+		status = show(c, *args ? *args : opt_inode, parameters);
 	else
 		json_object_unref(parameters);
 	return status;

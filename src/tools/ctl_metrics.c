@@ -64,7 +64,7 @@ static void print_metric(JsonObject *metric, const char *volume)
 /* Where it is mounted tells volumes apart on one machine. */
 static char *volume_name(struct ctl *c)
 {
-	JsonObject *reply = ctl_call(c, "Status");
+	JsonObject *reply = ctl_call(c, "Status", NULL);
 	JsonObject *status = reply ? json_object_get_object_member(reply, "status") : NULL;
 	char *name = NULL;
 
@@ -78,7 +78,7 @@ static char *volume_name(struct ctl *c)
 int ctl_metrics(struct ctl *c, char **args)
 {
 	g_autofree char *volume = volume_name(c);
-	JsonObject *reply = volume ? ctl_call(c, "Metrics") : NULL;
+	JsonObject *reply = volume ? ctl_call(c, "Metrics", NULL) : NULL;
 	JsonArray *metrics;
 
 	(void)args;

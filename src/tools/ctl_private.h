@@ -11,28 +11,25 @@
 #define VOLUME "org.sluicefs.Volume."
 
 struct ctl {
-	const char *mountpoint, *socket; /* as given, or NULL */
+	const char *mountpoint, *socket, *config; /* as given, or NULL */
 	bool json;
-	const char *inode;                 /* --inode, or NULL */
 	struct slu_control_client *client; /* connected, for commands that need one */
 };
 
 struct ctl_command {
 	const char *name, *arguments, *help;
-	bool connects;                          /* needs a daemon */
-	int nargs;                              /* at least */
+	bool connects;               /* needs a daemon */
+	int nargs, more;             /* arguments at least, and how many may follow those */
+	const GOptionEntry *options; /* of its own, beside the common ones; NULL: none */
 	int (*run)(struct ctl *c, char **args); /* the exit status */
-	int more;                               /* arguments that may follow those */
 };
 
-enum { CTL_OK, CTL_FAILED, CTL_USAGE };
+enum { CTL_OK, CTL_FAILED, CTL_USAGE, CTL_DAMAGED = 4 };
 
 /* The daemon that was asked for, or the only one there is. NULL after a line. */
 struct slu_control_client *ctl_connect(const struct ctl *c);
-/* A call without parameters; NULL after a line. */
-JsonObject *ctl_call(struct ctl *c, const char *method);
-/* The same with some, which are taken. */
-JsonObject *ctl_call_with(struct ctl *c, const char *method, JsonObject *parameters);
+/* parameters: taken, NULL for none. NULL after a line. */
+JsonObject *ctl_call(struct ctl *c, const char *method, JsonObject *parameters);
 /* An object in one line. */
 void ctl_print_json(JsonObject *o);
 
@@ -42,6 +39,23 @@ int ctl_watch(struct ctl *c, char **args);
 int ctl_metrics(struct ctl *c, char **args);
 int ctl_sync(struct ctl *c, char **args);
 int ctl_grow(struct ctl *c, char **args);
+
+/* Local time, of seconds since 1970; g_free. */
+char *ctl_time(double seconds);
+
+/* ctl_scrub.c */
+extern const GOptionEntry ctl_scrub_options[];
+int ctl_scrub(struct ctl *c, char **args);
+/* What has come of one, in a line; g_free. */
+char *ctl_scrub_line(JsonObject *scrub);
+
+/* ctl_map.c */
+extern const GOptionEntry ctl_map_options[];
 int ctl_map(struct ctl *c, char **args);
+
+/* ctl_freeze.c */
+extern const GOptionEntry ctl_freeze_options[];
+int ctl_freeze(struct ctl *c, char **args);
+int ctl_thaw(struct ctl *c, char **args);
 
 #endif

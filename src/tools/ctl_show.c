@@ -89,19 +89,24 @@ static void print_cache(JsonObject *cache)
 			   number(cache, "failed"));
 }
 
-static char *event_time(JsonObject *event)
+char *ctl_time(double seconds)
 {
-	double t = json_object_get_double_member_with_default(event, "time", 0);
-	g_autoptr(GDateTime) when = g_date_time_new_from_unix_local((gint64)t);
+	g_autoptr(GDateTime) when = g_date_time_new_from_unix_local((gint64)seconds);
 
 	return when ? g_date_time_format(when, "%F %T") : g_strdup("?");
+}
+
+static char *event_time(JsonObject *event)
+{
+	return ctl_time(json_object_get_double_member_with_default(event, "time", 0));
 }
 
 static void print_status(JsonObject *s)
 {
 	JsonObject *image = inner(s, "image"), *space = inner(s, "space"),
 		   *cache = inner(s, "cache"), *kernel = inner(s, "kernel"),
-		   *event = inner(s, "lastEvent");
+		   *event = inner(s, "lastEvent"), *frozen = inner(s, "frozen"),
+		   *scrub = inner(s, "scrub");
 	const char *why = text(s, "why");
 
 	print_line("mounted on", "%s", text(s, "mountpoint"));
@@ -112,6 +117,9 @@ static void print_status(JsonObject *s)
 		   text(s, "label"));
 	print_line("state", "%s%s%s", flag(s, "readOnly") ? "read-only" : "writable",
 		   *why ? ": " : "", why);
+	if (frozen)
+		print_line("frozen", "for %.0f s more; to end it: sluicectl thaw",
+			   json_object_get_double_member_with_default(frozen, "secondsLeft", 0));
 	if (space)
 		print_space(space, number(s, "files"));
 	if (cache)
@@ -123,6 +131,11 @@ static void print_status(JsonObject *s)
 	if (kernel)
 		print_line("connection", "%" G_GINT64_FORMAT "; to end it by force: echo 1 >%s",
 			   number(kernel, "connection"), text(kernel, "abort"));
+	if (scrub) {
+		g_autofree char *line = ctl_scrub_line(scrub);
+
+		print_line("last scrub", "%s", line);
+	}
 	if (event) {
 		g_autofree char *when = event_time(event);
 
@@ -132,7 +145,7 @@ static void print_status(JsonObject *s)
 
 int ctl_status(struct ctl *c, char **args)
 {
-	JsonObject *reply = ctl_call(c, "Status"), *status;
+	JsonObject *reply = ctl_call(c, "Status", NULL), *status;
 
 	(void)args;
 	if (!reply)
@@ -250,7 +263,7 @@ int ctl_watch(struct ctl *c, char **args)
 
 int ctl_sync(struct ctl *c, char **args)
 {
-	JsonObject *reply = ctl_call(c, "Sync");
+	JsonObject *reply = ctl_call(c, "Sync", NULL);
 
 	(void)args;
 	if (!reply)

@@ -300,7 +300,7 @@ int main(int argc, char **argv)
 	f.image = f.busy.image = argv[1];
 	if (!slu_tool_size("--offset", opt_offset, 0, &f.offset) ||
 	    !slu_tool_size("--size", opt_size, 0, &f.size) ||
-	    !slu_tool_wait(opt_wait ? opt_wait : "5", &f.busy.wait_ns))
+	    !slu_tool_seconds("--wait", opt_wait ? opt_wait : "5", &f.busy.wait_ns))
 		return FSCK_USAGE;
 	if (f.offset % SLU_BLOCK_SIZE || f.offset > INT64_MAX) {
 		slu_tool_error("--offset: must be a multiple of 4096 within the file");

@@ -505,7 +505,8 @@ int main(int argc, char **argv)
 	m.image = m.busy.image = argv[1];
 	if (!slu_tool_size("--size", opt_size, 0, &m.size) ||
 	    !slu_tool_size("--offset", opt_offset, 0, &m.offset) ||
-	    !slu_tool_wait(opt_wait ? opt_wait : "5", &m.busy.wait_ns) || !mkfs_label_ok(opt_label))
+	    !slu_tool_seconds("--wait", opt_wait ? opt_wait : "5", &m.busy.wait_ns) ||
+	    !mkfs_label_ok(opt_label))
 		return MKFS_USAGE;
 	if (opt_size && !m.size) {
 		slu_tool_error("--size: 0 is too small; a volume has at least 16 MiB");

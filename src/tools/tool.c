@@ -114,13 +114,13 @@ bool slu_tool_size(const char *option, const char *text, uint64_t dflt, uint64_t
 	return !err;
 }
 
-bool slu_tool_wait(const char *text, uint64_t *ret_ns)
+bool slu_tool_seconds(const char *option, const char *text, uint64_t *ret_ns)
 {
 	char *end;
 	double seconds = g_ascii_strtod(text, &end);
 
 	if (end == text || *end || !(seconds >= 0 && seconds <= 86400)) {
-		slu_tool_error("--wait: \"%s\" is not a number of seconds (0 to 86400)", text);
+		slu_tool_error("%s: \"%s\" is not a number of seconds (0 to 86400)", option, text);
 		return false;
 	}
 	*ret_ns = (uint64_t)(seconds * (double)SLU_NS_PER_SEC);

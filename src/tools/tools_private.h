@@ -31,7 +31,7 @@ int slu_tool_version(void);
 bool slu_tool_size(const char *option, const char *text, uint64_t dflt, uint64_t *ret);
 
 /* "5", "0.5", "0": seconds as nanoseconds, at most a day. False, with an error printed. */
-bool slu_tool_wait(const char *text, uint64_t *ret_ns);
+bool slu_tool_seconds(const char *option, const char *text, uint64_t *ret_ns);
 
 /* For slu_blockio_opts.lock_busy, ctx is struct slu_tool_busy: says whom we wait for. */
 struct slu_tool_busy {

@@ -2,14 +2,15 @@
 /*
  * mount_patch IMAGE OFFSET HEX: puts bytes into both superblocks of a volume at this offset and
  * makes their checksums right again, for volumes that no program would write.
- * mount_patch IMAGE nodes: the numbers of the blocks that are, or once were, nodes of the volume.
+ * mount_patch IMAGE nodes|leaves: the numbers of the blocks that are, or once were, nodes of the
+ * volume, or only the leaves.
  */
 #include "sluice/format.h"
 #include <fcntl.h>
 #include <unistd.h>
 #include <xxhash.h>
 
-static int patch_nodes(int fd)
+static int patch_nodes(int fd, bool leaves)
 {
 	static struct slu_disk_super super;
 	static struct slu_disk_node node;
@@ -20,7 +21,7 @@ static int patch_nodes(int fd)
 				 (ssize_t)sizeof(node);
 	     blkno++) {
 		if (!memcmp(node.volume_id, super.volume_id, sizeof(node.volume_id)) &&
-		    slu_get_le64(&node.blkno) == blkno)
+		    slu_get_le64(&node.blkno) == blkno && !(leaves && slu_get_le16(&node.level)))
 			printf("%llu\n", (unsigned long long)blkno);
 	}
 	return 0;
@@ -55,11 +56,14 @@ static int patch_supers(int fd, size_t offset, const char *hex)
 int main(int argc, char **argv)
 {
 	int fd = argc >= 3 ? open(argv[1], O_RDWR) : -1, status;
+	bool leaves = argc == 3 && !strcmp(argv[2], "leaves");
 
-	if (fd < 0 || (argc == 3 ? strcmp(argv[2], "nodes") != 0 : argc != 4)) {
-		fprintf(stderr, "usage: mount_patch IMAGE OFFSET HEX | mount_patch IMAGE nodes\n");
+	if (fd < 0 || (argc == 3 ? !leaves && strcmp(argv[2], "nodes") != 0 : argc != 4)) {
+		fprintf(stderr,
+			"usage: mount_patch IMAGE OFFSET HEX | mount_patch IMAGE nodes|leaves\n");
 		return 2;
 	}
-	status = argc == 3 ? patch_nodes(fd) : patch_supers(fd, strtoul(argv[2], NULL, 0), argv[3]);
+	status = argc == 3 ? patch_nodes(fd, leaves)
+			   : patch_supers(fd, strtoul(argv[2], NULL, 0), argv[3]);
 	return close(fd) ? 1 : status;
 }

@@ -118,6 +118,18 @@ the_watchdog_ends_what_hangs() {
 	journal_says 'Watchdog timeout'
 }
 
+a_scrub_is_a_service_with_a_timer() {
+	systemctl enable --now sluicefs-scrub@data.timer 2>/dev/null
+	systemctl list-timers --no-pager --no-legend sluicefs-scrub@data.timer | grep -q sluicefs-scrub@data.service
+	systemctl start sluicefs-scrub@data.service
+	journalctl --no-pager -q -o short-monotonic -u sluicefs-scrub@data.service >/tmp/journal
+	grep 'clean: [0-9]* nodes were read' /tmp/journal | sed 's/^/  journal: /'
+	grep -q 'clean: [0-9]* nodes were read' /tmp/journal
+	# What is not mounted is skipped, and that is no failure.
+	systemctl start sluicefs-scrub@nothing.service
+	! systemctl is-failed -q sluicefs-scrub@nothing.service
+}
+
 an_image_in_use_is_one_line() {
 	! sluicefs --wait=0 /srv/images/data.img /mnt 2>/tmp/err || fail "mounted twice"
 	[ "$(wc -l </tmp/err)" = 1 ] && grep -q "in use by process $(main_pid)" /tmp/err || fail "$(cat /tmp/err)"
@@ -246,6 +258,7 @@ if [ "$phase" = 1 ]; then
 	scenario who_uses_it_does_not_keep_it_from_stopping
 	scenario it_comes_back_after_sigkill
 	scenario the_watchdog_ends_what_hangs
+	scenario a_scrub_is_a_service_with_a_timer
 	scenario an_image_in_use_is_one_line
 	scenario a_mistake_in_the_configuration_is_in_the_journal
 	scenario a_user_has_volumes_of_their_own

@@ -75,6 +75,12 @@ static inline int teardown_rig(void **state)
 	return 0;
 }
 
+/* For slu_fs_syncfs and slu_fs_freeze where no kernel holds anything back. */
+static inline int no_kernel(void *ctx)
+{
+	return 0;
+}
+
 static inline uint64_t make_file(struct rig *r, const char *name)
 {
 	struct slu_attr attr;

@@ -729,6 +729,103 @@ static void an_offset_beyond_the_image_is_EINVAL(void **state)
 	assert_int_equal(slu_blockio_open(image_name(), &opts, &bio), -EINVAL);
 }
 
+struct changer {
+	struct slu_blockio *bio;
+	struct slu_thread thread;
+	void *buf;
+	int written, reserved, grown;
+	_Atomic bool done;
+};
+
+static void changer_main(void *arg)
+{
+	struct changer *c = arg;
+
+	c->written = slu_blockio_write(c->bio, 20, 1, c->buf);
+	c->reserved = slu_blockio_reserve(c->bio, 30, 1);
+	c->grown = slu_blockio_grow(c->bio, NBLOCKS);
+	atomic_store(&c->done, true);
+}
+
+static void a_suspended_image_is_read_and_not_changed(void **state)
+{
+	struct slu_blockio *bio = open_default();
+	struct changer c = {.bio = bio, .buf = buffer(1)};
+	void *before = buffer(4), *after = buffer(4), *found = buffer(4);
+	struct request r[3];
+	_Atomic uint32_t left = 3;
+
+	fill(before, 10, 4, 1);
+	fill(after, 10, 4, 2);
+	fill(c.buf, 20, 1, 3);
+	assert_int_equal(slu_blockio_write(bio, 10, 4, before), 0);
+	assert_int_equal(slu_blockio_suspended_ns(bio), 0);
+	slu_blockio_suspend(bio);
+	request_init(&r[0], SLU_IO_WRITE, 10, 4, after, &left);
+	request_init(&r[1], SLU_IO_DISCARD, 100, 4, after, &left);
+	request_init(&r[2], SLU_IO_WRITE, NBLOCKS, 4, after, &left); /* and what is refused */
+	for (unsigned int i = 0; i < 3; i++)
+		slu_blockio_submit(bio, &r[i].io);
+	assert_int_equal(slu_thread_start(&c.thread, "changer", changer_main, &c), 0);
+	slu_sleep_ns(100 * SLU_NS_PER_MS);
+	assert_int_equal(left, 3);
+	assert_false(atomic_load(&c.done));
+	assert_int_equal(slu_blockio_flush(bio), 0);
+	assert_int_equal(slu_blockio_read(bio, 10, 4, found), 0);
+	assert_memory_equal(found, before, 4 * BS);
+	assert_int_equal(run_io(bio, SLU_IO_READ, 10, 4, found), 0);
+	assert_memory_equal(found, before, 4 * BS);
+	slu_blockio_resume(bio);
+	wait_down_to(&left, 0);
+	slu_thread_join(&c.thread);
+	assert_int_equal(r[0].io.result, 0);
+	assert_int_equal(r[1].io.result, 0);
+	assert_int_equal(r[2].io.result, -EIO);
+	assert_int_equal(c.written, 0);
+	assert_true(c.reserved == 0 || c.reserved == -EOPNOTSUPP);
+	assert_int_equal(c.grown, 0);
+	assert_int_equal(slu_blockio_read(bio, 10, 4, found), 0);
+	assert_memory_equal(found, after, 4 * BS);
+	assert_int_equal(slu_blockio_read(bio, 20, 1, found), 0);
+	assert_memory_equal(found, c.buf, BS);
+	assert_in_range(slu_blockio_suspended_ns(bio), 100 * SLU_NS_PER_MS, 60 * SLU_NS_PER_SEC);
+	slu_blockio_close(bio);
+	free(before);
+	free(after);
+	free(found);
+	free(c.buf);
+}
+
+static void suspending_waits_for_what_is_under_way(void **state)
+{
+	struct slu_blockio *bio = open_default();
+	static struct request r[50];
+	void *buf = buffer(4);
+
+	fill(buf, 0, 4, 1);
+	for (unsigned int round = 0; round < 50; round++) {
+		_Atomic uint32_t left = 50;
+		uint32_t ended;
+
+		for (uint32_t i = 0; i < 50; i++) {
+			request_init(&r[i], SLU_IO_WRITE, i * 4, 4, buf, &left);
+			slu_blockio_submit(bio, &r[i].io);
+			if (i == round)
+				slu_blockio_suspend(bio);
+		}
+		/* end_io comes a moment after; the others are not even on their way. */
+		wait_down_to(&left, 49 - round);
+		ended = left;
+		slu_sleep_ns(SLU_NS_PER_MS);
+		assert_int_equal(ended, 49 - round);
+		assert_int_equal(left, ended);
+		slu_blockio_resume(bio);
+		wait_down_to(&left, 0);
+	}
+	slu_blockio_close(bio);
+	free(buf);
+}
+
 static void grow_makes_files_longer_and_never_shorter(void **state)
 {
 	struct slu_blockio *bio = open_default();
@@ -1020,6 +1117,8 @@ int main(void)
 		cmocka_unit_test(an_offset_beyond_the_image_is_EINVAL),
 		cmocka_unit_test(the_rest_of_an_iovec_is_found),
 		cmocka_unit_test(counters_count),
+		cmocka_unit_test(a_suspended_image_is_read_and_not_changed),
+		cmocka_unit_test(suspending_waits_for_what_is_under_way),
 		cmocka_unit_test(grow_makes_files_longer_and_never_shorter),
 	};
 	const struct CMUnitTest file_tests[] = {

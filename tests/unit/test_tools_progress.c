@@ -166,16 +166,16 @@ static void sizes_and_waits_are_parsed_or_refused(void **state)
 	assert_true(slu_tool_size("--size", "1M", 77, &value));
 	assert_int_equal(value, 1 << 20);
 	assert_false(slu_tool_size("--size", "much", 77, &value));
-	assert_true(slu_tool_wait("0", &value));
+	assert_true(slu_tool_seconds("--wait", "0", &value));
 	assert_int_equal(value, 0);
-	assert_true(slu_tool_wait("0.5", &value));
+	assert_true(slu_tool_seconds("--wait", "0.5", &value));
 	assert_int_equal(value, 500 * MS);
-	assert_true(slu_tool_wait("86400", &value));
-	assert_false(slu_tool_wait("86401", &value));
-	assert_false(slu_tool_wait("-1", &value));
-	assert_false(slu_tool_wait("", &value));
-	assert_false(slu_tool_wait("5s", &value));
-	assert_false(slu_tool_wait("nan", &value));
+	assert_true(slu_tool_seconds("--wait", "86400", &value));
+	assert_false(slu_tool_seconds("--wait", "86401", &value));
+	assert_false(slu_tool_seconds("--wait", "-1", &value));
+	assert_false(slu_tool_seconds("--wait", "", &value));
+	assert_false(slu_tool_seconds("--wait", "5s", &value));
+	assert_false(slu_tool_seconds("--wait", "nan", &value));
 }
 
 static void the_holder_of_an_image_is_named(void **state)
