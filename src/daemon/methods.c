@@ -222,7 +222,8 @@ static void run_metrics(void *ctx, struct slu_control_call *call)
 {
 	JsonObject *o = json_object_new();
 
-	json_object_set_array_member(o, "metrics", metrics_collect(ctx));
+	json_object_set_array_member(o, "metrics",
+				     metrics_collect(ctx, slu_control_call_stats(call)));
 	slu_control_reply(call, o);
 }
 
@@ -303,13 +304,9 @@ static void run_remount(void *ctx, struct slu_control_call *call)
 /* ------------------------------------------------------------------ the interface */
 
 static const struct slu_control_method methods[] = {
-	{"Status", run_status},
-	{"Watch", run_watch},
-	{"Metrics", run_metrics},
-	{"Sync", run_sync},
-	{"CheckRemount", run_check_remount},
-	{"Remount", run_remount},
-	{NULL, NULL},
+	{"Status", run_status},   {"Watch", run_watch}, {"Metrics", run_metrics},
+	{"Top", run_top},         {"Sync", run_sync},   {"CheckRemount", run_check_remount},
+	{"Remount", run_remount}, {NULL, NULL},
 };
 
 struct slu_control_interface methods_interface(struct served *v)

@@ -79,16 +79,16 @@ static void add_histogram(JsonArray *samples, const char *op, const struct slu_o
 {
 	double sum = 0;
 
-	for (unsigned int i = 0; i < SLU_OP_BUCKETS; i++) {
+	for (unsigned int i = 0; i < SLU_HISTOGRAM_BUCKETS; i++) {
+		uint64_t end_ns = slu_histogram_end_ns(i);
 		char le[32] = "+Inf";
 
-		/* Bucket i ends at 2^i microseconds, the last one nowhere. */
-		if (i < SLU_OP_BUCKETS - 1)
-			g_ascii_formatd(le, sizeof(le), "%.6f", (double)(1ull << i) / 1e6);
-		sum += get(&st->buckets[i]);
+		if (end_ns != UINT64_MAX)
+			g_ascii_formatd(le, sizeof(le), "%.6f", (double)end_ns / 1e9);
+		sum += get(&st->took.buckets[i]);
 		sample(samples, "_bucket", sum, "op", op, "le", le);
 	}
-	sample(samples, "_sum", get(&st->total_ns) / 1e9, "op", op, NULL, NULL);
+	sample(samples, "_sum", get(&st->took.total_ns) / 1e9, "op", op, NULL, NULL);
 	sample(samples, "_count", sum, "op", op, NULL, NULL);
 }
 
@@ -223,7 +223,7 @@ static void add_events(JsonArray *all, const struct slu_event_stream *stream)
 	add_counters(all, plain, G_N_ELEMENTS(plain));
 }
 
-JsonArray *metrics_collect(const struct served *v)
+JsonArray *metrics_collect(const struct served *v, const struct slu_control_server_stats *server)
 {
 	struct slu_fs *fs = v->stack->fs;
 	JsonArray *all = json_array_new();

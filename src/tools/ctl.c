@@ -19,11 +19,12 @@ static const GOptionEntry entries[] = {
 };
 
 static const struct ctl_command commands[] = {
-	{"status", "", "How the volume is", true, 0, ctl_status},
-	{"list", "", "All volumes that are mounted", false, 0, ctl_list},
-	{"watch", "", "What happens, as it happens", true, 0, ctl_watch},
-	{"metrics", "", "Every counter, in Prometheus's text format", true, 0, ctl_metrics},
-	{"sync", "", "Return when everything is on disk", true, 0, ctl_sync},
+	{"status", "", "How the volume is", true, 0, ctl_status, NULL},
+	{"list", "", "All volumes that are mounted", false, 0, ctl_list, NULL},
+	{"top", "", "What it does at the moment, and how fast", true, 0, ctl_top, ctl_top_options},
+	{"watch", "", "What happens, as it happens", true, 0, ctl_watch, NULL},
+	{"metrics", "", "Every counter, in Prometheus's text format", true, 0, ctl_metrics, NULL},
+	{"sync", "", "Return when everything is on disk", true, 0, ctl_sync, NULL},
 };
 
 static char *about(void)
@@ -33,7 +34,8 @@ static char *about(void)
 	for (size_t i = 0; i < G_N_ELEMENTS(commands); i++)
 		g_string_append_printf(s, "  %-9s%-18s%s\n", commands[i].name,
 				       commands[i].arguments, commands[i].help);
-	g_string_append(s, "\nWithout -m or -s: the only volume that is mounted.");
+	g_string_append(s, "\nWithout -m or -s: the only volume that is mounted. "
+			   "Options of a command: COMMAND --help");
 	return g_string_free(s, FALSE);
 }
 
@@ -114,6 +116,20 @@ void ctl_print_json(JsonObject *o)
 
 /* ------------------------------------------------------------------ main */
 
+/* What follows the command: options of its own, and those that may also stand before it. */
+static bool command_options(const struct ctl_command *command, int *argc, char ***argv)
+{
+	g_autoptr(GArray) all = g_array_new(true, true, sizeof(GOptionEntry));
+	g_autofree char *arguments = g_strconcat(command->name, *command->arguments ? " " : "",
+						 command->arguments, NULL);
+
+	for (const GOptionEntry *e = command->options; e && e->long_name; e++)
+		g_array_append_vals(all, e, 1);
+	g_array_append_vals(all, entries, G_N_ELEMENTS(entries) - 1);
+	return slu_tool_options(argc, argv, arguments, command->help,
+				(const GOptionEntry *)(const void *)all->data);
+}
+
 static const struct ctl_command *find_command(const char *name)
 {
 	for (size_t i = 0; i < G_N_ELEMENTS(commands); i++) {
@@ -144,7 +160,20 @@ int main(int argc, char **argv)
 	const struct ctl_command *command;
 
 	slu_tool_init("sluicectl");
-	if (!slu_tool_options(&argc, &argv, "COMMAND [ARGUMENT…]", summary, entries))
+	if (!slu_tool_options_before(&argc, &argv, "COMMAND [ARGUMENT…]", summary, entries))
+		return CTL_USAGE;
+	if (opt_version)
+		return slu_tool_version();
+	if (argc < 1) {
+		slu_tool_error("no command; see --help");
+		return CTL_USAGE;
+	}
+	command = find_command(argv[0]);
+	if (!command) {
+		slu_tool_error("\"%s\" is not a command; see --help", argv[0]);
+		return CTL_USAGE;
+	}
+	if (!command_options(command, &argc, &argv))
 		return CTL_USAGE;
 	if (opt_version)
 		return slu_tool_version();
@@ -152,19 +181,10 @@ int main(int argc, char **argv)
 		slu_tool_error("-m and -s name the same thing twice");
 		return CTL_USAGE;
 	}
-	if (argc < 2) {
-		slu_tool_error("no command; see --help");
-		return CTL_USAGE;
-	}
-	command = find_command(argv[1]);
-	if (!command) {
-		slu_tool_error("\"%s\" is not a command; see --help", argv[1]);
-		return CTL_USAGE;
-	}
-	if (argc - 2 != command->nargs) {
+	if (argc - 1 != command->nargs) {
 		slu_tool_error("usage: sluicectl %s%s%s", command->name,
 			       *command->arguments ? " " : "", command->arguments);
 		return CTL_USAGE;
 	}
-	return run(command, argv + 2);
+	return run(command, argv + 1);
 }

@@ -21,6 +21,7 @@ struct ctl_command {
 	bool connects; /* needs a daemon */
 	int nargs;
 	int (*run)(struct ctl *c, char **args); /* the exit status */
+	const GOptionEntry *options;            /* of its own; NULL: none */
 };
 
 enum { CTL_OK, CTL_FAILED, CTL_USAGE };
@@ -32,10 +33,13 @@ JsonObject *ctl_call(struct ctl *c, const char *method);
 /* An object in one line. */
 void ctl_print_json(JsonObject *o);
 
+extern const GOptionEntry ctl_top_options[];
+
 int ctl_status(struct ctl *c, char **args);
 int ctl_list(struct ctl *c, char **args);
 int ctl_watch(struct ctl *c, char **args);
 int ctl_metrics(struct ctl *c, char **args);
+int ctl_top(struct ctl *c, char **args);
 int ctl_sync(struct ctl *c, char **args);
 
 #endif

@@ -50,8 +50,8 @@ void slu_tool_note(const char *fmt, ...)
 	va_end(ap);
 }
 
-bool slu_tool_options(int *argc, char ***argv, const char *arguments, const char *about,
-		      const GOptionEntry *entries)
+static bool parse(int *argc, char ***argv, const char *arguments, const char *about,
+		  const GOptionEntry *entries, bool before)
 {
 	GOptionContext *context = g_option_context_new(arguments);
 	GError *error = NULL;
@@ -59,6 +59,7 @@ bool slu_tool_options(int *argc, char ***argv, const char *arguments, const char
 
 	g_option_context_set_summary(context, about);
 	g_option_context_add_main_entries(context, entries, NULL);
+	g_option_context_set_strict_posix(context, before);
 	ok = g_option_context_parse(context, argc, argv, &error);
 	if (!ok) {
 		slu_tool_error("%s; see --help", error->message);
@@ -71,6 +72,22 @@ bool slu_tool_options(int *argc, char ***argv, const char *arguments, const char
 		(*argc)--;
 	}
 	return ok;
+}
+
+bool slu_tool_options(int *argc, char ***argv, const char *arguments, const char *about,
+		      const GOptionEntry *entries)
+{
+	return parse(argc, argv, arguments, about, entries, false);
+}
+
+bool slu_tool_options_before(int *argc, char ***argv, const char *arguments, const char *about,
+			     const GOptionEntry *entries)
+{
+	if (!parse(argc, argv, arguments, about, entries, true))
+		return false;
+	(*argv)++;
+	(*argc)--;
+	return true;
 }
 
 int slu_tool_version(void)

@@ -21,6 +21,9 @@ void slu_tool_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* Parses with GOption; false after an error has been printed. --help prints and exits 0. */
 bool slu_tool_options(int *argc, char ***argv, const char *arguments, const char *about,
 		      const GOptionEntry *entries);
+/* The same up to the first word that is no option; argc and argv go on from there, as from a name. */
+bool slu_tool_options_before(int *argc, char ***argv, const char *arguments, const char *about,
+			     const GOptionEntry *entries);
 /* Prints "name version"; 0. */
 int slu_tool_version(void);
 
