@@ -103,6 +103,10 @@ uint64_t slu_session_nopen(struct slu_session *s);
 
 /* Requests that have been read and for which somebody waits. */
 uint32_t slu_session_nwaiting(const struct slu_session *s);
+/* Of these: those that are parked, or run by a thread that may wait. */
+uint32_t slu_session_nparked(const struct slu_session *s);
+/* Whether one worker polls for all at this moment. */
+bool slu_session_busy_polls(const struct slu_session *s);
 
 #define SLU_OP_ERRNOS 134u /* errors[0] counts errnos beyond */
 struct slu_op_stats {

@@ -33,7 +33,8 @@ struct park {
 	struct slu_cond work;  /* an item was queued, or stopping */
 	struct slu_cond room;  /* an item ended */
 	struct park_item *head, **tail;
-	unsigned int nitems, nqueued, nidle, nthreads;
+	_Atomic uint32_t nitems; /* queued and running; written under the lock */
+	unsigned int nqueued, nidle, nthreads;
 	size_t bytes;
 	bool stopping;
 	struct park_limits limits;

@@ -209,6 +209,16 @@ uint32_t slu_session_nwaiting(const struct slu_session *s)
 	return atomic_load(&s->nunanswered);
 }
 
+uint32_t slu_session_nparked(const struct slu_session *s)
+{
+	return atomic_load(&s->park.nitems);
+}
+
+bool slu_session_busy_polls(const struct slu_session *s)
+{
+	return atomic_load(&s->busy.poller) != NULL;
+}
+
 const struct slu_session_stats *slu_session_stats(const struct slu_session *s)
 {
 	return &s->stats;
