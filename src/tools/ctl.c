@@ -23,7 +23,8 @@ static const struct ctl_command commands[] = {
 	{"list", "", "All volumes that are mounted", false, 0, ctl_list, NULL},
 	{"top", "", "What it does at the moment, and how fast", true, 0, ctl_top, ctl_top_options},
 	{"watch", "", "What happens, as it happens", true, 0, ctl_watch, NULL},
-	{"metrics", "", "Every counter, in Prometheus's text format", true, 0, ctl_metrics, NULL},
+	{"metrics", "", "Every counter, in Prometheus's text format", false, 0, ctl_metrics,
+	 ctl_metrics_options},
 	{"sync", "", "Return when everything is on disk", true, 0, ctl_sync, NULL},
 };
 
@@ -90,6 +91,21 @@ struct slu_control_client *ctl_connect(const struct ctl *c)
 	if (!client)
 		slu_tool_error("%s", error->message);
 	return client;
+}
+
+char *ctl_mountpoint(const struct ctl *c)
+{
+	struct slu_mount_entry *e;
+	char *path;
+
+	if (c->mountpoint) {
+		path = slu_path_canonical(c->mountpoint);
+		return path ? path : g_canonicalize_filename(c->mountpoint, NULL);
+	}
+	e = only_mount();
+	path = e ? g_strdup(e->target) : NULL;
+	slu_mount_entry_free(e);
+	return path;
 }
 
 JsonObject *ctl_call(struct ctl *c, const char *method)
