@@ -20,7 +20,7 @@
 #define CONTENT_TYPE      "text/plain; version=0.0.4; charset=utf-8"
 #define BACKLOG           16
 #define CONNECTIONS       16u /* half of what the daemon's socket takes */
-#define CONNECTIONS_IP    8u  /* from one address */
+#define CONNECTIONS_IP    12u /* from one address */
 #define REQUEST_BYTES     8192u
 #define SILENCE_SEC       10u
 #define CONNECTION_NS     (20 * SLU_NS_PER_SEC) /* from accept to the end, whatever is sent */
@@ -149,7 +149,7 @@ static bool split(const char *where, char **ret_host, const char **ret_port)
 	size_t len = colon ? (size_t)(colon - where) : 0;
 	char *end = NULL;
 
-	if (len > 2 && where[0] == '[' && colon[-1] == ']') {
+	if (len >= 2 && where[0] == '[' && colon[-1] == ']') {
 		host++;
 		len -= 2;
 	} else if (colon && memchr(where, ':', len)) {

@@ -8,7 +8,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define HEAD_ROWS   5u /* lines before the tables */
 #define SLOW_LEAST  7u /* lines that the slowest inodes get if there are many operations */
 #define INTERVAL    2.0
 #define BATCH_ROWS  1000u
@@ -258,7 +257,11 @@ GPtrArray *top_lines(JsonObject *interval, enum top_sort sort, unsigned int rows
 
 	add_head(lines, interval, seconds, ops);
 	rest = left(lines, rows);
-	add_operations(lines, ops, rest > 2 * SLOW_LEAST ? rest - SLOW_LEAST : rest / 2);
+	if (rest > 2 * SLOW_LEAST)
+		rest -= SLOW_LEAST;
+	else if (rest > SLOW_LEAST)
+		rest -= rest / 2;
+	add_operations(lines, ops, rest);
 	add_slowest(lines, interval, left(lines, rows));
 	if (lines->len > rows)
 		g_ptr_array_set_size(lines, (gint)rows);
