@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <term.h>
 #include <unistd.h>
 #include <wchar.h>
 
@@ -38,7 +39,7 @@ static double silence(const struct screen *s)
 }
 
 /* How many bytes of a line fit in so many columns. */
-static int fitting(const char *line, int columns)
+static int fitting(const char *line, int room)
 {
 	size_t len = strlen(line), at = 0;
 	mbstate_t state = {0};
@@ -48,8 +49,8 @@ static int fitting(const char *line, int columns)
 		size_t n = mbrtowc(&wc, line + at, len - at, &state);
 		int width = n > len ? 1 : wcwidth(wc); /* n > len: no character */
 
-		columns -= MAX(width, 0);
-		if (columns < 0)
+		room -= MAX(width, 0);
+		if (room < 0)
 			break;
 		if (n > len)
 			state = (mbstate_t){0};
@@ -88,16 +89,16 @@ static void draw_foot(const struct screen *s)
 
 static void draw(const struct screen *s)
 {
-	g_autoptr(GPtrArray) lines = NULL;
+	g_autoptr(GPtrArray) rows = NULL;
 	bool heading = false;
 
 	erase();
 	if (s->newest)
-		lines = top_lines(s->newest, s->t->sort, (unsigned int)MAX(LINES - 1, 0));
+		rows = top_lines(s->newest, s->t->sort, (unsigned int)MAX(LINES - 1, 0));
 	else
 		mvprintw(0, 0, "the first interval ends in %.1f s", s->t->interval);
-	for (guint i = 0; lines && i < lines->len; i++) {
-		const char *line = g_ptr_array_index(lines, i);
+	for (guint i = 0; rows && i < rows->len; i++) {
+		const char *line = g_ptr_array_index(rows, i);
 
 		if (i == 0 || heading)
 			attron(A_BOLD);
@@ -192,7 +193,13 @@ static int open_signals(sigset_t *set)
 
 static bool begin(struct screen *s)
 {
-	s->terminal = newterm(NULL, stdout, stdin);
+	int err;
+
+	/* newterm alone would keep memory of a terminal that it does not know. */
+	if (setupterm(NULL, STDOUT_FILENO, &err) == OK) {
+		del_curterm(cur_term);
+		s->terminal = newterm(NULL, stdout, stdin);
+	}
 	if (!s->terminal) {
 		slu_tool_error("the terminal \"%s\" is not known here: use --batch",
 			       getenv("TERM") ? getenv("TERM") : "");
