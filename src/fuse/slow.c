@@ -4,9 +4,9 @@
  * longest.
  *
  * Owns the session's list of watches. Called at the end of every request (note), and by those who
- * watch. Takes a leaf lock of its own, and only for a request that belongs in some watch's table:
- * while nobody watches, and for all but the slowest while somebody does, a request costs one look
- * at `least_ns`. Allocates nothing.
+ * watch. Takes a leaf lock of its own, and only for a request that may belong in some watch's
+ * table: while nobody watches, and for what is faster than all of a full table, a request costs one
+ * look at `least_ns`. Until a table is full, every request takes the lock. Allocates nothing.
  */
 #include "fuse_private.h"
 
@@ -32,7 +32,7 @@ static void update_least(struct slow_requests *slow) SLU_REQUIRES(slow->lock)
 	atomic_store_explicit(&slow->least_ns, least, memory_order_relaxed);
 }
 
-/* Slowest first, each inode once. */
+/* Slowest first, each inode once. r->ns is above 0. */
 static void insert(struct slu_slow_watch *w, const struct slu_slow_request *r)
 {
 	unsigned int i = 0;
