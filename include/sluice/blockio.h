@@ -14,7 +14,7 @@
 #ifndef SLUICE_BLOCKIO_H
 #define SLUICE_BLOCKIO_H
 
-#include "sluice/base.h"
+#include "sluice/histogram.h"
 #include <sys/uio.h>
 
 struct slu_blockio;
@@ -36,6 +36,7 @@ enum slu_io_op {
 	 */
 	SLU_IO_DISCARD,
 };
+#define SLU_IO_OPS (SLU_IO_DISCARD + 1)
 
 /*
  * One request. The submitter owns it and everything it points to from submit until end_io is
@@ -62,6 +63,7 @@ struct slu_io {
 	/* blockio's, from submit until end_io; nothing in them need be set or cleared. */
 	struct slu_io *next;
 	uint64_t engine[4];
+	uint64_t start_ns; /* 0: refused */
 };
 
 #define SLU_IO_MAX_IOV    1024
@@ -108,6 +110,8 @@ struct slu_blockio_info {
 
 struct slu_blockio_stats {
 	_Atomic uint64_t reads, read_blocks, writes, write_blocks, flushes, discards, errors;
+	/* From submit to the end, with the wait for a slot or for another's flush, by enum slu_io_op. */
+	struct slu_histogram took[SLU_IO_OPS];
 };
 
 /*

@@ -29,6 +29,7 @@
 #define SLU_CONTROL_MAX_FDS     4u  /* of one call; more, and the client is dropped */
 #define SLU_CONTROL_IDLE_SEC    60u /* without a call */
 #define SLU_CONTROL_SEND_SEC    10u /* for a reply to be taken; a stream waits as long as it must */
+#define SLU_CONTROL_CONNECT_SEC 5u  /* for a daemon to let a client in, and to take a call */
 
 /* ------------------------------------------------------------------ the server */
 
@@ -66,8 +67,12 @@ const char *slu_control_path(const struct slu_control *c);
 
 struct slu_control_server_stats {
 	_Atomic uint64_t clients, calls, refused, dropped; /* dropped: for garbage or silence */
+	_Atomic uint64_t connected;                        /* clients at this moment */
+	_Atomic uint64_t received_bytes, sent_bytes;
 };
 const struct slu_control_server_stats *slu_control_stats(const struct slu_control *c);
+/* The same, of the server that the call has come to. */
+const struct slu_control_server_stats *slu_control_call_stats(const struct slu_control_call *call);
 
 /* For a handler. Never NULL; the call's. */
 JsonObject *slu_control_parameters(struct slu_control_call *call);
@@ -83,6 +88,9 @@ bool slu_control_int(struct slu_control_call *call, const char *name, int64_t *r
 int slu_control_take_fd(struct slu_control_call *call, const char *name);
 /* One that may be left out, an integer or not: *ret is untouched then. */
 bool slu_control_number(struct slu_control_call *call, const char *name, double *ret);
+/* One that is needed, whole or not, of at least min and at most max; else InvalidParameter. */
+bool slu_control_float(struct slu_control_call *call, const char *name, double min, double max,
+		       double *ret);
 /* Whether the client asked for a stream. If not, and need: answered with ExpectedMore. */
 bool slu_control_wants_more(struct slu_control_call *call, bool need);
 /* The server stops, or the client has gone: a handler that waits should end. */
@@ -114,6 +122,8 @@ struct slu_control_client;
 /* uid: who must be listening, else root. NULL and error. */
 struct slu_control_client *slu_control_connect(const char *path, uid_t uid, GError **error);
 pid_t slu_control_peer(const struct slu_control_client *c);
+/* How long a call may wait for its reply: GONE after that. 0, as in the beginning: for ever. */
+void slu_control_timeout(struct slu_control_client *c, uint64_t ns);
 void slu_control_close(struct slu_control_client *c); /* NULL is allowed */
 /* method: whole name; parameters: taken, NULL for none. The reply's, the caller's; NULL and error. */
 JsonObject *slu_control_call(struct slu_control_client *c, const char *method,
@@ -123,6 +133,15 @@ void slu_control_send_fd(struct slu_control_client *c, int fd);
 /* Each reply goes to `each` until it says false, which ends the stream and the client's use. */
 bool slu_control_stream(struct slu_control_client *c, const char *method, JsonObject *parameters,
 			bool (*each)(void *ctx, JsonObject *reply), void *ctx, GError **error);
+/*
+ * The same for who has other things to wait for: asks for the stream; then, whenever fd can be
+ * read, next until it says 0. next never waits: 1 and a reply, the caller's; 0: no whole one has
+ * come; -1: the stream has ended, with or (error not set) without an error.
+ */
+bool slu_control_begin(struct slu_control_client *c, const char *method, JsonObject *parameters,
+		       GError **error);
+int slu_control_fd(const struct slu_control_client *c);
+int slu_control_next(struct slu_control_client *c, JsonObject **ret, GError **error);
 
 /* ------------------------------------------------------------------ what is mounted */
 

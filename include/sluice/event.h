@@ -71,6 +71,7 @@ struct slu_event_stream {
 	struct slu_event_watch *watches;
 	uint64_t seq;
 	struct slu_event last; /* seq 0: there was none */
+	_Atomic uint64_t nwatches;
 	_Atomic uint64_t lost; /* events that found no room in a watcher's ring */
 	_Atomic uint64_t
 		counts[SLU_EVENT_KINDS]; /* posted so far, whether or not somebody watched */

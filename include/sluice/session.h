@@ -16,6 +16,7 @@
 #define SLUICE_SESSION_H
 
 #include "sluice/fs.h"
+#include "sluice/histogram.h"
 
 /* ------------------------------------------------------------------ mounting */
 
@@ -100,12 +101,17 @@ void slu_session_free(struct slu_session *s);
 /* Files the kernel has open at this moment. */
 uint64_t slu_session_nopen(struct slu_session *s);
 
-/* Bucket i counts what took up to 2^i microseconds (and more than 2^(i-1)), the last all else. */
-#define SLU_OP_BUCKETS 24u
-#define SLU_OP_ERRNOS  134u /* errors[0] counts errnos beyond */
+/* Requests that have been read and for which somebody waits. */
+uint32_t slu_session_nwaiting(const struct slu_session *s);
+/* Of these: those that are parked, or run by a thread that may wait. */
+uint32_t slu_session_nparked(const struct slu_session *s);
+/* Whether one worker polls for all at this moment. */
+bool slu_session_busy_polls(const struct slu_session *s);
+
+#define SLU_OP_ERRNOS 134u /* errors[0] counts errnos beyond */
 struct slu_op_stats {
-	_Atomic uint64_t count, total_ns;
-	_Atomic uint64_t buckets[SLU_OP_BUCKETS];
+	_Atomic uint64_t count;
+	struct slu_histogram took;              /* from reading a request to its answer */
 	_Atomic uint64_t errors[SLU_OP_ERRNOS]; /* by errno */
 };
 #define SLU_OP_MAX 64
@@ -116,9 +122,30 @@ struct slu_session_stats {
 	_Atomic uint64_t inline_waits;       /* no memory to park: the worker did the waiting */
 	_Atomic uint64_t workers;
 	_Atomic uint64_t busy_polls; /* times that one worker began to poll for all */
+	_Atomic uint64_t read_bytes; /* that answers to READ have carried */
 };
 const struct slu_session_stats *slu_session_stats(const struct slu_session *s);
 /* "LOOKUP", …; NULL for numbers that mean nothing here. */
 const char *slu_session_op_name(unsigned int opcode);
+
+/* ------------------------------------------------------------------ the slowest requests */
+
+#define SLU_SLOW_MAX 32u
+struct slu_slow_request {
+	uint64_t ino; /* what the request is about; the directory, for those with a name */
+	uint64_t ns;  /* from reading it to its answer */
+	uint32_t opcode;
+};
+/* The session's from watch to unwatch, in memory of the caller's. */
+struct slu_slow_watch {
+	struct slu_slow_watch *next;
+	unsigned int n;
+	struct slu_slow_request requests[SLU_SLOW_MAX]; /* slowest first, each inode once */
+};
+void slu_session_slow_watch(struct slu_session *s, struct slu_slow_watch *w);
+void slu_session_slow_unwatch(struct slu_session *s, struct slu_slow_watch *w);
+/* What was slowest since watch, or since this was called last; slowest first. How many. */
+unsigned int slu_session_slow_take(struct slu_session *s, struct slu_slow_watch *w,
+				   struct slu_slow_request ret[SLU_SLOW_MAX]);
 
 #endif

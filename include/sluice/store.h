@@ -21,6 +21,7 @@
 #include "sluice/blockio.h"
 #include "sluice/event.h"
 #include "sluice/format.h"
+#include "sluice/histogram.h"
 
 struct slu_store;
 struct slu_batch;
@@ -86,6 +87,8 @@ bool slu_store_readonly(const struct slu_store *store);
 struct slu_store_stats {
 	_Atomic uint64_t gets, applies, commits, commit_nodes, node_reads, node_hits, corrupt_nodes,
 		room_waits, superblock_writes, scrub_retries;
+	_Atomic uint64_t cached_nodes;     /* in memory, in any state */
+	struct slu_histogram commits_took; /* those that succeeded */
 };
 const struct slu_store_stats *slu_store_stats(const struct slu_store *store);
 

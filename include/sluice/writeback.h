@@ -52,6 +52,8 @@ struct slu_blockio *slu_writeback_blockio(const struct slu_writeback *wb);
 
 struct slu_writeback_stats {
 	_Atomic uint64_t runs, pages, errors, retries, bytes;
+	_Atomic uint64_t queued;   /* inodes with dirty pages at this moment, */
+	_Atomic uint64_t retrying; /* and those of them that wait for their next try */
 };
 const struct slu_writeback_stats *slu_writeback_stats(const struct slu_writeback *wb);
 

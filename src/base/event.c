@@ -88,6 +88,7 @@ int slu_event_watch_add(struct slu_event_stream *s, struct slu_event_watch *w, u
 	slu_mutex_lock(&s->lock);
 	w->next = s->watches;
 	s->watches = w;
+	atomic_fetch_add_explicit(&s->nwatches, 1, memory_order_relaxed);
 	slu_mutex_unlock(&s->lock);
 	return 0;
 }
@@ -100,6 +101,7 @@ void slu_event_watch_remove(struct slu_event_stream *s, struct slu_event_watch *
 	for (p = &s->watches; *p != w; p = &(*p)->next)
 		slu_assert(*p);
 	*p = w->next;
+	atomic_fetch_sub_explicit(&s->nwatches, 1, memory_order_relaxed);
 	slu_mutex_unlock(&s->lock);
 	slu_ring_fini(&w->ring);
 }

@@ -180,6 +180,8 @@ void blockio_complete(struct slu_io *io, int result)
 	slu_assert(result <= 0);
 	if (result < 0 && io != &bio->flush_io)
 		atomic_fetch_add_explicit(&bio->stats.errors, 1, memory_order_relaxed);
+	if (io->start_ns)
+		slu_histogram_add(&bio->stats.took[io->op], slu_clock_ns() - io->start_ns);
 	io->result = result;
 	if (is_change(io->op))
 		change_end(bio);
@@ -191,6 +193,7 @@ void blockio_complete(struct slu_io *io, int result)
 static void blockio_start(struct slu_blockio *bio, struct slu_io *io)
 {
 	io->next = NULL;
+	io->start_ns = 0;
 	io->engine[BLOCKIO_SLOT_BIO] = (uintptr_t)bio;
 	blockio_get(bio);
 }
@@ -348,6 +351,7 @@ void slu_blockio_submit(struct slu_blockio *bio, struct slu_io *io)
 		blockio_complete(io, err);
 	} else {
 		count_op(bio, io->op, io->nblocks);
+		io->start_ns = slu_clock_ns();
 		if (io->op == SLU_IO_FLUSH)
 			submit_flush(bio, io);
 		else
@@ -391,6 +395,7 @@ static int submit_and_wait(struct slu_blockio *bio, enum slu_io_op op, uint64_t 
 static int rw_sync(struct slu_blockio *bio, enum slu_io_op op, uint64_t blkno, uint32_t nblocks,
 		   void *buf)
 {
+	uint64_t start_ns;
 	int err = 0;
 
 	slu_assert_no_locks("synchronous block I/O");
@@ -408,7 +413,9 @@ static int rw_sync(struct slu_blockio *bio, enum slu_io_op op, uint64_t blkno, u
 			if (is_change(op))
 				change_begin_wait(bio);
 			count_op(bio, op, n);
+			start_ns = slu_clock_ns();
 			err = bio->engine->rw_sync(bio->state, op, blkno, n, buf);
+			slu_histogram_add(&bio->stats.took[op], slu_clock_ns() - start_ns);
 			if (is_change(op))
 				change_end(bio);
 			if (err)

@@ -4,6 +4,7 @@
  * takes no lock.
  */
 #include "control_private.h"
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -16,7 +17,8 @@ struct slu_control_client {
 	pid_t pid;
 	char *path;
 	struct wire_buffer in;
-	int send_fd; /* goes with the next call; -1: none */
+	int send_fd;    /* goes with the next call; -1: none */
+	bool streaming; /* the last reply was not the last of its stream */
 };
 
 G_DEFINE_QUARK(slu - control - error - quark, slu_control_error)
@@ -37,19 +39,46 @@ char *slu_control_path_of(uid_t uid, unsigned int major, unsigned int minor)
 	return g_strdup_printf("%s/%u:%u", dir, major, minor);
 }
 
+static void set_timeout(int fd, int option, uint64_t ns)
+{
+	struct timeval tv = {
+		.tv_sec = (time_t)(ns / SLU_NS_PER_SEC),
+		.tv_usec = (suseconds_t)(ns % SLU_NS_PER_SEC / 1000),
+	};
+
+	setsockopt(fd, SOL_SOCKET, option, &tv, sizeof(tv));
+}
+
+/* A descriptor, or -1 and errno. A daemon that is stopped lets a few in, and then nobody. */
+static int connect_to(const char *path)
+{
+	struct sockaddr_un addr;
+	int fd, err;
+
+	if (!wire_address(&addr, path)) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -1;
+	set_timeout(fd, SO_SNDTIMEO, SLU_CONTROL_CONNECT_SEC * SLU_NS_PER_SEC);
+	if (!connect(fd, (struct sockaddr *)&addr, sizeof(addr)))
+		return fd;
+	err = errno == EAGAIN ? ETIMEDOUT : errno;
+	close(fd);
+	errno = err;
+	return -1;
+}
+
 struct slu_control_client *slu_control_connect(const char *path, uid_t uid, GError **error)
 {
 	struct slu_control_client *c;
-	struct sockaddr_un addr;
+	int fd = connect_to(path);
 	uid_t peer_uid;
 	pid_t pid;
-	int fd = -1;
 
-	errno = ENAMETOOLONG;
-	if (wire_address(&addr, path))
-		fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) ||
-	    !wire_peer(fd, &peer_uid, &pid)) {
+	if (fd < 0 || !wire_peer(fd, &peer_uid, &pid)) {
 		g_set_error(error, SLU_CONTROL_ERROR, SLU_CONTROL_UNREACHABLE,
 			    "no daemon can be reached at %s: %s", path, g_strerror(errno));
 		if (fd >= 0)
@@ -87,6 +116,11 @@ struct slu_control_client *slu_control_connect_mount(const struct slu_mount_entr
 pid_t slu_control_peer(const struct slu_control_client *c)
 {
 	return c->pid;
+}
+
+void slu_control_timeout(struct slu_control_client *c, uint64_t ns)
+{
+	set_timeout(c->fd, SO_RCVTIMEO, ns);
 }
 
 void slu_control_close(struct slu_control_client *c)
@@ -247,4 +281,43 @@ bool slu_control_stream(struct slu_control_client *c, const char *method, JsonOb
 		json_object_unref(reply);
 	}
 	return ok;
+}
+
+bool slu_control_begin(struct slu_control_client *c, const char *method, JsonObject *parameters,
+		       GError **error)
+{
+	c->streaming = send_call(c, method, parameters, true, error);
+	return c->streaming;
+}
+
+int slu_control_fd(const struct slu_control_client *c)
+{
+	return c->fd;
+}
+
+int slu_control_next(struct slu_control_client *c, JsonObject **ret, GError **error)
+{
+	struct pollfd can_read = {.fd = c->fd, .events = POLLIN};
+	JsonObject *reply;
+	bool ok;
+
+	if (!c->streaming)
+		return -1;
+	while (!wire_message(&c->in)) {
+		if (poll(&can_read, 1, 0) <= 0)
+			return 0;
+		if (wire_receive(&c->in, c->fd) <= 0) {
+			gone(c, error);
+			return -1;
+		}
+	}
+	reply = receive_reply(c, error);
+	if (!reply)
+		return -1;
+	ok = !is_error(reply, error);
+	c->streaming = json_object_get_boolean_member_with_default(reply, "continues", false);
+	if (ok)
+		*ret = parameters_of(reply);
+	json_object_unref(reply);
+	return ok ? 1 : -1;
 }

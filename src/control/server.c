@@ -47,6 +47,11 @@ struct slu_control_call {
 	bool gone; /* sending failed */
 };
 
+static void count(_Atomic uint64_t *counter, uint64_t n)
+{
+	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
 /* ------------------------------------------------------------------ a call, for its handler */
 
 JsonObject *slu_control_parameters(struct slu_control_call *call)
@@ -116,17 +121,46 @@ int slu_control_take_fd(struct slu_control_call *call, const char *name)
 	return fd;
 }
 
+/* Whole or not. */
+static JsonNode *number(struct slu_control_call *call, const char *name)
+{
+	JsonNode *node = member(call->parameters, name, G_TYPE_INT64);
+
+	return node ? node : parameter(call, name, G_TYPE_DOUBLE);
+}
+
 bool slu_control_number(struct slu_control_call *call, const char *name, double *ret)
 {
 	JsonNode *node = json_object_get_member(call->parameters, name);
 
 	if (!node || JSON_NODE_HOLDS_NULL(node))
 		return true;
-	if (!member(call->parameters, name, G_TYPE_INT64))
-		node = parameter(call, name, G_TYPE_DOUBLE);
+	node = number(call, name);
 	if (node)
 		*ret = json_node_get_double(node);
 	return node != NULL;
+}
+
+bool slu_control_float(struct slu_control_call *call, const char *name, double min, double max,
+		       double *ret)
+{
+	JsonNode *node = number(call, name);
+	double value;
+
+	if (!node)
+		return false;
+	value = json_node_get_double(node);
+	if (value >= min && value <= max) {
+		*ret = value;
+		return true;
+	}
+	service_fail(call, "InvalidParameter", "parameter", name);
+	return false;
+}
+
+const struct slu_control_server_stats *slu_control_call_stats(const struct slu_control_call *call)
+{
+	return &call->client->server->stats;
 }
 
 bool slu_control_wants_more(struct slu_control_call *call, bool need)
@@ -176,6 +210,7 @@ static bool send_all(struct client *c, const char *data, size_t len, int timeout
 		ssize_t n = send(c->fd, data, len, MSG_NOSIGNAL | MSG_DONTWAIT);
 
 		if (n >= 0) {
+			count(&c->server->stats.sent_bytes, (uint64_t)n);
 			data += n;
 			len -= (size_t)n;
 			continue;
@@ -315,7 +350,7 @@ static bool serve_message(struct client *c, const char *message, struct wire_buf
 					  : json_object_new();
 		call.more = is_set(call.request, "more");
 		call.oneway = is_set(call.request, "oneway");
-		atomic_fetch_add_explicit(&c->server->stats.calls, 1, memory_order_relaxed);
+		count(&c->server->stats.calls, 1);
 		run_method(&call, json_node_get_string(method));
 		slu_assert(call.answered || slu_control_ended(&call));
 		json_object_unref(call.parameters);
@@ -350,6 +385,7 @@ static void serve_client(struct client *c)
 	wire_buffer_init(&in, SLU_CONTROL_MESSAGE_MAX, SLU_CONTROL_MAX_FDS);
 	for (;;) {
 		const char *message = wire_message(&in);
+		size_t had;
 		int n;
 
 		if (message) {
@@ -364,14 +400,16 @@ static void serve_client(struct client *c)
 			dropped = true;
 			break;
 		}
+		had = in.used;
 		n = wire_receive(&in, c->fd);
+		count(&c->server->stats.received_bytes, in.used - had);
 		if (n <= 0) {
 			dropped = n < 0;
 			break;
 		}
 	}
 	if (dropped && !atomic_load(&c->server->stopping))
-		atomic_fetch_add_explicit(&c->server->stats.dropped, 1, memory_order_relaxed);
+		count(&c->server->stats.dropped, 1);
 	wire_buffer_fini(&in);
 }
 
@@ -380,6 +418,7 @@ static void client_main(void *arg)
 	struct client *c = arg;
 
 	serve_client(c);
+	atomic_fetch_sub_explicit(&c->server->stats.connected, 1, memory_order_relaxed);
 	/* The peer sees the end now; the number stays ours until the thread is joined. */
 	shutdown(c->fd, SHUT_RDWR);
 	atomic_store(&c->done, true);
@@ -416,19 +455,21 @@ static void admit(struct slu_control *s, int fd)
 	struct client *c;
 
 	if (s->nclients >= SLU_CONTROL_MAX_CLIENTS || !may_speak(fd)) {
-		atomic_fetch_add_explicit(&s->stats.refused, 1, memory_order_relaxed);
+		count(&s->stats.refused, 1);
 		close(fd);
 		return;
 	}
 	c = g_new0(struct client, 1);
 	c->server = s;
 	c->fd = fd;
+	count(&s->stats.connected, 1);
 	if (slu_thread_start(&c->thread, "slu-client", client_main, c)) {
+		atomic_fetch_sub_explicit(&s->stats.connected, 1, memory_order_relaxed);
 		close(fd);
 		g_free(c);
 		return;
 	}
-	atomic_fetch_add_explicit(&s->stats.clients, 1, memory_order_relaxed);
+	count(&s->stats.clients, 1);
 	c->next = s->clients;
 	s->clients = c;
 	s->nclients++;

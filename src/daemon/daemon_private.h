@@ -165,7 +165,7 @@ struct stack {
 bool stack_open(struct stack *st, const struct daemon_opts *o, const char *image,
 		const struct slu_event_sink *events, GError **error);
 
-/* ------------------------------------------------------------------ methods.c, metrics.c */
+/* ------------------------------------------------------------------ methods.c and its like */
 
 /* What the control socket's methods work on. */
 struct served {
@@ -183,8 +183,10 @@ struct served {
 
 /* org.sluicefs.Volume on v, which lives as long as the server. */
 struct slu_control_interface methods_interface(struct served *v);
-/* An array of Metric, the caller's. */
-JsonArray *metrics_collect(const struct served *v);
+/* methods_top.c */
+void methods_top(void *ctx, struct slu_control_call *call);
+/* An array of Metric, the caller's. server: the one that asks. */
+JsonArray *metrics_collect(const struct served *v, const struct slu_control_server_stats *server);
 
 /* What the kernel holds back is written to us. -errno. */
 int methods_syncfs(void *served);

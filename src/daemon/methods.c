@@ -238,7 +238,8 @@ static void run_metrics(void *ctx, struct slu_control_call *call)
 {
 	JsonObject *o = json_object_new();
 
-	json_object_set_array_member(o, "metrics", metrics_collect(ctx));
+	json_object_set_array_member(o, "metrics",
+				     metrics_collect(ctx, slu_control_call_stats(call)));
 	slu_control_reply(call, o);
 }
 
@@ -330,6 +331,7 @@ static void run_remount(void *ctx, struct slu_control_call *call)
 
 static const struct slu_control_method methods[] = {
 	{"Status", run_status},
+	{"Top", methods_top},
 	{"Watch", run_watch},
 	{"Metrics", run_metrics},
 	{"Sync", run_sync},

@@ -70,14 +70,6 @@ static void count(_Atomic uint64_t *counter, uint64_t n)
 	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
 }
 
-static unsigned int bucket_of(uint64_t ns)
-{
-	uint64_t usec = (ns + 999) / 1000;
-	unsigned int i = usec <= 1 ? 0 : 64 - (unsigned int)__builtin_clzll(usec - 1);
-
-	return slu_min(i, SLU_OP_BUCKETS - 1);
-}
-
 static void account(struct request *req)
 {
 	struct slu_session *s = req->s;
@@ -88,8 +80,8 @@ static void account(struct request *req)
 	unsigned int error = (unsigned int)-req->error;
 
 	count(&st->count, 1);
-	count(&st->total_ns, ns);
-	count(&st->buckets[bucket_of(ns)], 1);
+	slu_histogram_add(&st->took, ns);
+	slow_note(&s->slow, request_ino(req), opcode, ns);
 	if (error)
 		count(&st->errors[error < SLU_OP_ERRNOS ? error : 0], 1);
 	if (s->opts.debug)

@@ -34,7 +34,8 @@ struct park {
 	struct slu_cond work;  /* an item was queued, or stopping */
 	struct slu_cond room;  /* an item ended */
 	struct park_item *head, **tail;
-	unsigned int nitems, nqueued, nidle, nthreads;
+	_Atomic uint32_t nitems; /* queued and running; written under the lock */
+	unsigned int nqueued, nidle, nthreads;
 	size_t bytes;
 	bool held; /* nothing ends for a while, and that is as it should be */
 	bool stopping;
@@ -183,6 +184,17 @@ struct busy_poll {
 	bool watched;                    /* the same lock: one on the bench has the watch */
 };
 
+/* Who watches the slowest requests: slow.c. */
+struct slow_requests {
+	_Atomic uint64_t least_ns; /* what took no longer is nobody's concern */
+	struct slu_mutex lock;     /* leaf: the watches and their tables */
+	struct slu_slow_watch *watches;
+};
+void slow_init(struct slow_requests *slow);
+void slow_fini(struct slow_requests *slow);
+/* A request has been answered. */
+void slow_note(struct slow_requests *slow, uint64_t ino, uint32_t opcode, uint64_t ns);
+
 struct slu_session {
 	struct slu_session_opts opts;
 	struct slu_fs *fs;
@@ -193,6 +205,7 @@ struct slu_session {
 	_Atomic uint32_t nidle;       /* workers that wait for a request */
 	_Atomic uint32_t nunanswered; /* requests that were read, and for which somebody waits */
 	struct busy_poll busy;
+	struct slow_requests slow;
 	_Atomic uint64_t nopen;
 
 	struct slu_mutex lock; /* leaf: everything below */

@@ -191,6 +191,7 @@ int op_read(struct request *req)
 			  in->flags & O_NOATIME, &vec);
 	if (err)
 		return err;
+	atomic_fetch_add_explicit(&req->s->stats.read_bytes, vec.len, memory_order_relaxed);
 	reply_iov(req, vec.iov, vec.niov, vec.len);
 	slu_read_done(&vec);
 	return 0;

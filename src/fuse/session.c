@@ -206,6 +206,21 @@ uint64_t slu_session_nopen(struct slu_session *s)
 	return atomic_load(&s->nopen);
 }
 
+uint32_t slu_session_nwaiting(const struct slu_session *s)
+{
+	return atomic_load(&s->nunanswered);
+}
+
+uint32_t slu_session_nparked(const struct slu_session *s)
+{
+	return atomic_load(&s->park.nitems);
+}
+
+bool slu_session_busy_polls(const struct slu_session *s)
+{
+	return atomic_load(&s->busy.poller) != NULL;
+}
+
 const struct slu_session_stats *slu_session_stats(const struct slu_session *s)
 {
 	return &s->stats;
@@ -246,6 +261,7 @@ int slu_session_new(struct slu_fs *fs, int fd, const struct slu_session_opts *op
 	slu_mutex_init(&s->lock, SLU_RANK_LEAF, 0, "fuse session");
 	slu_cond_init(&s->changed);
 	busy_poll_init(s);
+	slow_init(&s->slow);
 	*ret = s;
 	return 0;
 }
@@ -349,6 +365,7 @@ void slu_session_free(struct slu_session *s)
 	}
 	close(s->fd);
 	request_free_spares(s);
+	slow_fini(&s->slow);
 	busy_poll_fini(s);
 	slu_cond_fini(&s->changed);
 	slu_mutex_fini(&s->lock);

@@ -231,6 +231,7 @@ int commit_once(struct slu_store *store)
 		return err < 0 ? err : 0;
 	stat_add(&store->stats.commits, 1);
 	took = slu_clock_ns() - slu_blockio_suspended_ns(store->bio) - begin;
+	slu_histogram_add(&store->stats.commits_took, took);
 	if (took > SLOW_COMMIT_NS)
 		slu_event_post(&store->events,
 			       &(struct slu_event){.kind = SLU_EVENT_SLOW_COMMIT, .len = took});

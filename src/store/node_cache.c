@@ -232,6 +232,7 @@ static int cache_fill(struct slu_store *store, size_t n, bool force)
 			continue;
 		if (err)
 			return err;
+		stat_add(&store->stats.cached_nodes, SLAB_NODES);
 	}
 	return 0;
 }

@@ -23,9 +23,11 @@ static const GOptionEntry entries[] = {
 static const struct ctl_command commands[] = {
 	{"status", "", "How the volume is", true, 0, 0, NULL, ctl_status},
 	{"list", "", "All volumes that are mounted", false, 0, 0, NULL, ctl_list},
+	{"top", "", "What it does at the moment, and how fast", true, 0, 0, ctl_top_options,
+	 ctl_top},
 	{"watch", "", "What happens, as it happens", true, 0, 0, NULL, ctl_watch},
-	{"metrics", "", "Every counter, in Prometheus's text format", true, 0, 0, NULL,
-	 ctl_metrics},
+	{"metrics", "", "Every counter, in Prometheus's text format", false, 0, 0,
+	 ctl_metrics_options, ctl_metrics},
 	{"sync", "", "Return when everything is on disk", true, 0, 0, NULL, ctl_sync},
 	{"freeze", "", "Leave the image alone, so that it can be copied", true, 0, 0,
 	 ctl_freeze_options, ctl_freeze},
@@ -39,19 +41,23 @@ static const struct ctl_command commands[] = {
 
 static char *about(void)
 {
-	GString *s = g_string_new("Asks the daemon of a mounted sluicefs volume. Commands:\n");
+	GString *s =
+		g_string_new("Asks the daemon of a mounted sluicefs volume: without -m, -s or -c, "
+			     "of the only one.\nCOMMAND --help shows the options of a command. "
+			     "Commands:\n");
 
 	for (size_t i = 0; i < G_N_ELEMENTS(commands); i++)
-		g_string_append_printf(s, "  %-9s%-18s%s\n", commands[i].name,
+		g_string_append_printf(s, "%s  %-9s%-18s%s", i ? "\n" : "", commands[i].name,
 				       commands[i].arguments, commands[i].help);
-	g_string_append(s, "\nWithout -m, -s or -c: the only volume. Options of a command: COMMAND "
-			   "--help.");
 	return g_string_free(s, FALSE);
 }
 
-static char *about_command(const struct ctl_command *command)
+/* What follows the program's name and the options. */
+static char *usage_of(const struct ctl_command *command)
 {
-	return g_strdup_printf("sluicectl %s: %s.", command->name, command->help);
+	if (!command)
+		return g_strdup("COMMAND [ARGUMENT…]");
+	return g_strconcat(command->name, *command->arguments ? " " : "", command->arguments, NULL);
 }
 
 /* ------------------------------------------------------------------ which daemon */
@@ -129,6 +135,25 @@ struct slu_control_client *ctl_connect(const struct ctl *c)
 	if (!client)
 		slu_tool_error("%s", error->message);
 	return client;
+}
+
+char *ctl_mountpoint(const struct ctl *c)
+{
+	g_autofree char *configured = c->config ? configured_mountpoint(c->config) : NULL;
+	const char *mountpoint = c->config ? configured : c->mountpoint;
+	struct slu_mount_entry *e;
+	char *path;
+
+	if (c->config && !configured)
+		return NULL;
+	if (mountpoint) {
+		path = slu_path_canonical(mountpoint);
+		return path ? path : g_canonicalize_filename(mountpoint, NULL);
+	}
+	e = only_mount();
+	path = e ? g_strdup(e->target) : NULL;
+	slu_mount_entry_free(e);
+	return path;
 }
 
 JsonObject *ctl_call(struct ctl *c, const char *method, JsonObject *parameters)
@@ -219,11 +244,12 @@ static int run(const struct ctl_command *command, char **args)
 int main(int argc, char **argv)
 {
 	const struct ctl_command *command = first_command(argc, argv);
-	g_autofree char *summary = command ? about_command(command) : about();
+	g_autofree char *summary = command ? g_strdup(command->help) : about();
+	g_autofree char *usage = usage_of(command);
 	g_autofree GOptionEntry *options = all_options(command);
 
 	slu_tool_init("sluicectl");
-	if (!slu_tool_options(&argc, &argv, "COMMAND [ARGUMENT…]", summary, options))
+	if (!slu_tool_options(&argc, &argv, usage, summary, options))
 		return CTL_USAGE;
 	if (opt_version)
 		return slu_tool_version();
@@ -245,5 +271,5 @@ int main(int argc, char **argv)
 			       *command->arguments ? " " : "", command->arguments);
 		return CTL_USAGE;
 	}
-	return run(command, argv + 2);
+	return run(command, argv + 1);
 }

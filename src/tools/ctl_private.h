@@ -28,15 +28,23 @@ enum { CTL_OK, CTL_FAILED, CTL_USAGE, CTL_DAMAGED = 4 };
 
 /* The daemon that was asked for, or the only one there is. NULL after a line. */
 struct slu_control_client *ctl_connect(const struct ctl *c);
+/*
+ * The mount point that was asked for, without links, whether or not something is mounted there; or
+ * that of the only volume there is. The caller's; NULL after a line.
+ */
+char *ctl_mountpoint(const struct ctl *c);
 /* parameters: taken, NULL for none. NULL after a line. */
 JsonObject *ctl_call(struct ctl *c, const char *method, JsonObject *parameters);
 /* An object in one line. */
 void ctl_print_json(JsonObject *o);
 
+extern const GOptionEntry ctl_metrics_options[], ctl_top_options[];
+
 int ctl_status(struct ctl *c, char **args);
 int ctl_list(struct ctl *c, char **args);
 int ctl_watch(struct ctl *c, char **args);
 int ctl_metrics(struct ctl *c, char **args);
+int ctl_top(struct ctl *c, char **args);
 int ctl_sync(struct ctl *c, char **args);
 int ctl_grow(struct ctl *c, char **args);
 

@@ -17,6 +17,11 @@ static struct wb_queue *queue_of(struct slu_writeback *wb, struct slu_aspace *as
 	return as->wb_failed ? &wb->failed : &wb->queue;
 }
 
+static void count(_Atomic uint64_t *gauge, int n)
+{
+	atomic_fetch_add_explicit(gauge, (uint64_t)n, memory_order_relaxed);
+}
+
 static void queue_add(struct slu_writeback *wb, struct slu_aspace *as)
 {
 	struct wb_queue *q;
@@ -31,6 +36,8 @@ static void queue_add(struct slu_writeback *wb, struct slu_aspace *as)
 	else
 		q->first = as;
 	q->last = as;
+	count(&wb->stats.queued, 1);
+	count(&wb->stats.retrying, as->wb_failed);
 	as->dirtied_ns = slu_clock_ns();
 }
 
@@ -47,6 +54,8 @@ static void queue_del(struct slu_writeback *wb, struct slu_aspace *as)
 	else
 		q->first = as->wb_next;
 	as->queued = false;
+	count(&wb->stats.queued, -1);
+	count(&wb->stats.retrying, -(int)as->wb_failed);
 }
 
 static bool too_many_dirty(struct slu_writeback *wb)

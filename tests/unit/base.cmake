@@ -1,3 +1,4 @@
+slu_unit_test(base_histogram slu_base)
 slu_unit_test(base_locks slu_base)
 slu_unit_test(base_parts slu_base)
 slu_unit_test(base_ranges slu_base)

@@ -99,9 +99,24 @@ static void run_ignore(void *ctx, struct slu_control_call *call)
 	slu_control_reply(call, NULL);
 }
 
+/* {n: n} if it is from 1 to 10. */
+static void run_number(void *ctx, struct slu_control_call *call)
+{
+	JsonObject *o;
+	double n;
+
+	(void)ctx;
+	if (!slu_control_float(call, "n", 1, 10, &n))
+		return;
+	o = json_object_new();
+	json_object_set_double_member(o, "n", n);
+	slu_control_reply(call, o);
+}
+
 static const struct slu_control_method methods[] = {
 	{"Measure", run_measure, .max_fds = 2},
 	{"Ignore", run_ignore, .max_fds = 2},
+	{"Number", run_number},
 	{"Echo", run_echo},
 	{"Count", run_count},
 	{"Wait", run_wait},
@@ -692,6 +707,132 @@ static void nobody_there_is_one_line(void **state)
 					    "such file or directory");
 }
 
+static JsonObject *parsed(const char *text)
+{
+	g_autoptr(JsonNode) node = json_from_string(text, NULL);
+
+	assert_non_null(node);
+	return json_node_dup_object(node);
+}
+
+static void numbers_are_whole_or_not_and_within_bounds(void **state)
+{
+	static const char *const wrong[] = {"{}",         "{\"n\":\"5\"}", "{\"n\":0.99}",
+					    "{\"n\":11}", "{\"n\":null}",  "{\"n\":[5]}"};
+	struct slu_control_client *c = client(*state);
+	JsonObject *reply;
+
+	for (size_t i = 0; i < G_N_ELEMENTS(wrong); i++) {
+		g_autoptr(GError) error = NULL;
+
+		assert_null(
+			slu_control_call(c, "org.example.Test.Number", parsed(wrong[i]), &error));
+		assert_string_equal(error->message, "org.varlink.service.InvalidParameter");
+	}
+	reply = slu_control_call(c, "org.example.Test.Number", parsed("{\"n\":1}"), NULL);
+	assert_non_null(reply);
+	assert_true(json_object_get_double_member(reply, "n") == 1);
+	json_object_unref(reply);
+	reply = slu_control_call(c, "org.example.Test.Number", parsed("{\"n\":2.5}"), NULL);
+	assert_non_null(reply);
+	assert_true(json_object_get_double_member(reply, "n") == 2.5);
+	json_object_unref(reply);
+	slu_control_close(c);
+}
+
+static void a_stream_can_be_waited_for_beside_other_things(void **state)
+{
+	struct world *w = *state;
+	struct slu_control_client *c = client(w);
+	struct pollfd p = {.fd = slu_control_fd(c), .events = POLLIN};
+	g_autoptr(GError) error = NULL;
+	JsonObject *reply;
+	int n = 0;
+
+	assert_true(slu_control_begin(c, "org.example.Test.Count", NULL, NULL));
+	for (int64_t i = 1; i <= 5; i++) {
+		while (!(n = slu_control_next(c, &reply, NULL)))
+			assert_int_equal(poll(&p, 1, TIMEOUT_MS), 1);
+		assert_int_equal(n, 1);
+		assert_int_equal(json_object_get_int_member(reply, "n"), i);
+		json_object_unref(reply);
+	}
+	slu_control_close(c);
+
+	/* An error is the end of it; and so is the end of the server. */
+	c = client(w);
+	p.fd = slu_control_fd(c);
+	assert_true(slu_control_begin(c, "org.example.Test.Nothing", NULL, NULL));
+	assert_int_equal(poll(&p, 1, TIMEOUT_MS), 1);
+	assert_int_equal(slu_control_next(c, &reply, &error), -1);
+	assert_true(g_error_matches(error, SLU_CONTROL_ERROR, SLU_CONTROL_REFUSED));
+	g_clear_error(&error);
+	assert_int_equal(slu_control_next(c, &reply, &error), -1);
+	assert_null(error);
+	slu_control_close(c);
+}
+
+static void a_call_waits_no_longer_than_its_timeout(void **state)
+{
+	struct world *w = *state;
+	struct slu_control_client *c = client(w);
+	g_autoptr(GError) error = NULL;
+	uint64_t begin = slu_clock_ns();
+
+	slu_control_timeout(c, 50 * SLU_NS_PER_MS);
+	assert_null(slu_control_call(c, "org.example.Test.Wait", NULL, &error));
+	assert_true(g_error_matches(error, SLU_CONTROL_ERROR, SLU_CONTROL_GONE));
+	assert_true(slu_clock_ns() - begin >= 50 * SLU_NS_PER_MS);
+	slu_control_close(c);
+	atomic_store(&w->release, true);
+}
+
+/* A daemon that is stopped takes as many as its backlog holds, and then nobody. */
+static void a_daemon_that_lets_nobody_in_is_not_waited_for(void **state)
+{
+	g_autofree char *path = g_strdup_printf("/tmp/sluice-control-%d.full", (int)getpid());
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct slu_control_client *first;
+	g_autoptr(GError) error = NULL;
+
+	(void)state;
+	g_strlcpy(addr.sun_path, path, sizeof(addr.sun_path));
+	assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	assert_int_equal(listen(fd, 0), 0);
+	first = slu_control_connect(path, geteuid(), NULL);
+	assert_non_null(first);
+	assert_null(slu_control_connect(path, geteuid(), &error));
+	assert_true(g_error_matches(error, SLU_CONTROL_ERROR, SLU_CONTROL_UNREACHABLE));
+	assert_non_null(strstr(error->message, "Connection timed out"));
+	slu_control_close(first);
+	close(fd);
+	unlink(path);
+}
+
+static void what_goes_through_the_socket_is_counted(void **state)
+{
+	struct world *w = *state;
+	const struct slu_control_server_stats *stats = slu_control_stats(w->control);
+	struct slu_control_client *c = client(w);
+	JsonObject *reply = slu_control_call(c, "org.example.Test.Echo", one("text", "x"), NULL);
+
+	assert_non_null(reply);
+	json_object_unref(reply);
+	assert_int_equal(atomic_load(&stats->connected), 1);
+	slu_control_close(c);
+	/* Its thread counts when it has sent; once the thread has ended it has counted. */
+	for (int i = 0; atomic_load(&stats->connected) && i < TIMEOUT_MS; i++)
+		slu_sleep_ns(SLU_NS_PER_MS);
+	assert_int_equal(atomic_load(&stats->connected), 0);
+	assert_int_equal(atomic_load(&stats->calls), 1);
+	assert_int_equal(
+		atomic_load(&stats->received_bytes),
+		sizeof("{\"method\":\"org.example.Test.Echo\",\"parameters\":{\"text\":\"x\"}}"));
+	assert_int_equal(atomic_load(&stats->sent_bytes),
+			 sizeof("{\"parameters\":{\"text\":\"x\"}}"));
+}
+
 #define served(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -715,6 +856,11 @@ int main(void)
 		served(the_socket_is_its_owners),
 		served(another_users_socket_is_refused),
 		cmocka_unit_test(nobody_there_is_one_line),
+		served(numbers_are_whole_or_not_and_within_bounds),
+		served(a_stream_can_be_waited_for_beside_other_things),
+		served(a_call_waits_no_longer_than_its_timeout),
+		cmocka_unit_test(a_daemon_that_lets_nobody_in_is_not_waited_for),
+		served(what_goes_through_the_socket_is_counted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -580,6 +580,33 @@ static void every_parked_request_is_answered_before_the_end(void **state)
 			 answered);
 }
 
+static void the_slowest_request_of_an_inode_is_told_to_who_watches(void **state)
+{
+	struct kernel *k = *state;
+	struct slu_slow_request got[SLU_SLOW_MAX];
+	struct fuse_fsync_in in = {0};
+	struct slu_slow_watch w;
+	uint64_t ino = create(k, "file", 0644, &in.fh);
+	unsigned int n;
+
+	slu_session_slow_watch(k->s, &w);
+	assert_int_equal(write_at(k, ino, in.fh, 0, "12345", 5, 0), 0);
+	assert_int_equal(read_at(k, ino, in.fh, 1, 3), 0);
+	slu_simdisk_latency(k->disk, 20 * SLU_NS_PER_MS);
+	assert_int_equal(ask(k, FUSE_FSYNC, ino, &in, sizeof(in), NULL, 0), 0);
+	slu_simdisk_latency(k->disk, 0);
+	/* It is counted when it has been answered. */
+	slu_session_stop(k->s);
+	assert_int_equal(atomic_load(&slu_session_stats(k->s)->read_bytes), 3);
+	n = slu_session_slow_take(k->s, &w, got);
+	assert_true(n >= 1);
+	assert_int_equal(got[0].ino, ino);
+	assert_int_equal(got[0].opcode, FUSE_FSYNC);
+	for (unsigned int i = 1; i < n; i++)
+		assert_true(got[i].ino != ino);
+	slu_session_slow_unwatch(k->s, &w);
+}
+
 /* More than the cache takes in at once, on a slow disk, as fast as the socket goes. */
 static void writes_that_wait_are_parked_and_arrive_whole(void **state)
 {
@@ -726,6 +753,7 @@ int main(void)
 		CASE(an_open_that_truncates_takes_setuid),
 		CASE(fallocate_takes_setuid_but_not_from_root),
 		CASE(every_parked_request_is_answered_before_the_end),
+		CASE(the_slowest_request_of_an_inode_is_told_to_who_watches),
 		CASE(writes_that_wait_are_parked_and_arrive_whole),
 		CASE(the_end_of_the_device_ends_the_session),
 		cmocka_unit_test(destroy_is_answered_when_all_is_on_disk),
