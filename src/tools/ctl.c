@@ -41,10 +41,9 @@ static const struct ctl_command commands[] = {
 
 static char *about(void)
 {
-	GString *s =
-		g_string_new("Asks the daemon of a mounted sluicefs volume: without -m, -s or -c, "
-			     "of the only one.\nCOMMAND --help shows the options of a command. "
-			     "Commands:\n");
+	GString *s = g_string_new(
+		"Asks the daemon of a mounted volume: the only one, or as -m, -s or -c "
+		"say.\nCOMMAND --help shows the options of a command. Commands:\n");
 
 	for (size_t i = 0; i < G_N_ELEMENTS(commands); i++)
 		g_string_append_printf(s, "%s  %-9s%-18s%s", i ? "\n" : "", commands[i].name,
