@@ -54,7 +54,7 @@ static uint64_t freeze_thaw(struct slu_fs *fs, int why) SLU_RELEASE(fs->p->freez
 	p->freeze_expired = why == -ETIMEDOUT;
 	ev.len = slu_clock_ns() - p->freeze_begin_ns;
 	set_state(p, FREEZE_THAWING);
-	slu_mutex_unlock(&p->freeze_lock);
+	slu_mutex_unlock(&fs->p->freeze_lock);
 	slu_blockio_resume(fs->bio);
 	call_hook(fs, false);
 	slu_event_post(&p->opts.events, &ev);
@@ -66,14 +66,14 @@ static void timer_main(void *arg)
 	struct slu_fs *fs = arg;
 	struct slu_fs_private *p = fs->p;
 
-	slu_mutex_lock(&p->freeze_lock);
+	slu_mutex_lock(&fs->p->freeze_lock);
 	while (p->freeze_state == FREEZE_CLOSES)
-		slu_cond_wait(&p->freeze_changed, &p->freeze_lock);
+		slu_cond_wait(&p->freeze_changed, &fs->p->freeze_lock);
 	while (p->freeze_state == FREEZE_FROZEN && slu_clock_ns() < p->freeze_deadline_ns)
-		(void)slu_cond_timedwait(&p->freeze_changed, &p->freeze_lock,
+		(void)slu_cond_timedwait(&p->freeze_changed, &fs->p->freeze_lock,
 					 p->freeze_deadline_ns);
 	if (p->freeze_state != FREEZE_FROZEN) {
-		slu_mutex_unlock(&p->freeze_lock);
+		slu_mutex_unlock(&fs->p->freeze_lock);
 		return;
 	}
 	freeze_thaw(fs, -ETIMEDOUT);
@@ -96,16 +96,16 @@ int slu_fs_thaw(struct slu_fs *fs, uint64_t *ret_ns)
 	int err;
 
 	slu_assert_no_locks("thawing");
-	slu_mutex_lock(&p->freeze_lock);
+	slu_mutex_lock(&fs->p->freeze_lock);
 	while (p->freeze_state == FREEZE_THAWING)
-		slu_cond_wait(&p->freeze_changed, &p->freeze_lock);
+		slu_cond_wait(&p->freeze_changed, &fs->p->freeze_lock);
 	if (p->freeze_state == FREEZE_FROZEN) {
 		*ret_ns = thaw_now(fs);
 		return 0;
 	}
 	err = p->freeze_expired ? -ETIMEDOUT : -EINVAL;
 	p->freeze_expired = false;
-	slu_mutex_unlock(&p->freeze_lock);
+	slu_mutex_unlock(&fs->p->freeze_lock);
 	return err;
 }
 
@@ -113,14 +113,14 @@ void slu_fs_end_freezes(struct slu_fs *fs)
 {
 	struct slu_fs_private *p = fs->p;
 
-	slu_mutex_lock(&p->freeze_lock);
+	slu_mutex_lock(&fs->p->freeze_lock);
 	p->freeze_ended = true;
 	while (p->freeze_state != FREEZE_NONE && p->freeze_state != FREEZE_FROZEN)
-		slu_cond_wait(&p->freeze_changed, &p->freeze_lock);
+		slu_cond_wait(&p->freeze_changed, &fs->p->freeze_lock);
 	if (p->freeze_state == FREEZE_FROZEN)
 		thaw_now(fs);
 	else
-		slu_mutex_unlock(&p->freeze_lock);
+		slu_mutex_unlock(&fs->p->freeze_lock);
 }
 
 /* ------------------------------------------------------------------ freezing */

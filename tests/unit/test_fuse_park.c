@@ -173,6 +173,37 @@ static void submit_waits_when_they_are_too_big(void **state)
 	wait_for_room((struct park_limits){100, 35, 8}, 3);
 }
 
+static void while_it_is_held_there_is_room_for_more(void **state)
+{
+	struct slu_thread t;
+	struct world w;
+
+	world_init(&w, (struct park_limits){100, 35, 2, 200}, false);
+	assert_int_equal(slu_thread_start(&t, "submitter", submitter, &w), 0);
+	wait_running(&w, 2);
+	slu_sleep_ns(20 * SLU_NS_PER_MS);
+	/* Who waits for room already is let in, too. */
+	park_hold(&w.park, true);
+	for (unsigned int i = 0; i < 1000; i++) {
+		slu_mutex_lock(&w.park.lock);
+		size_t bytes = w.park.bytes;
+		slu_mutex_unlock(&w.park.lock);
+		if (bytes == 200)
+			break;
+		slu_sleep_ns(SLU_NS_PER_MS);
+	}
+	slu_sleep_ns(20 * SLU_NS_PER_MS);
+	slu_mutex_lock(&w.park.lock);
+	assert_int_equal(w.park.bytes, 200);
+	slu_mutex_unlock(&w.park.lock);
+	park_hold(&w.park, false);
+	open_gate(&w);
+	slu_thread_join(&t);
+	park_fini(&w.park);
+	assert_int_equal(w.done, 100);
+	world_fini(&w);
+}
+
 static void an_item_larger_than_the_limit_gets_in_alone(void **state)
 {
 	struct world w;
@@ -234,6 +265,7 @@ int main(void)
 		cmocka_unit_test(the_end_waits_for_what_is_queued),
 		cmocka_unit_test(submit_waits_when_there_are_too_many),
 		cmocka_unit_test(submit_waits_when_they_are_too_big),
+		cmocka_unit_test(while_it_is_held_there_is_room_for_more),
 		cmocka_unit_test(an_item_larger_than_the_limit_gets_in_alone),
 		cmocka_unit_test(without_memory_it_does_not_start),
 		cmocka_unit_test(no_order_of_steps_loses_an_item),

@@ -8,12 +8,14 @@
 #include <cmocka.h>
 
 static unsigned int nlines, ncritical;
+static int last_priority;
 static struct slu_event_stream stream;
 static char last_line[512], all_lines[1 << 16];
 
 static void collect(int priority, const char *line)
 {
 	nlines++;
+	last_priority = priority;
 	ncritical += priority == LOG_CRIT;
 	g_strlcpy(last_line, line, sizeof(last_line));
 	g_strlcat(all_lines, line, sizeof(all_lines));
@@ -81,6 +83,50 @@ static void damage_is_named_by_block_or_by_inode(void **state)
 	assert_null(strstr(last_line, "block"));
 }
 
+/* What is no error is none in the log: that a copy is not whole, and damage, are. */
+static void freezes_and_scrubs_have_the_priority_they_deserve(void **state)
+{
+	static const struct {
+		struct slu_event ev;
+		int priority;
+		const char *says;
+	} cases[] = {
+		{{.kind = SLU_EVENT_FROZEN, .len = 60 * SLU_NS_PER_SEC},
+		 LOG_NOTICE,
+		 "frozen: nothing changes the image for up to 60 s"},
+		{{.kind = SLU_EVENT_THAWED, .len = 1500 * SLU_NS_PER_MS},
+		 LOG_NOTICE,
+		 "after 1.5 s"},
+		{{.kind = SLU_EVENT_THAWED, .error = -ETIMEDOUT, .len = SLU_NS_PER_SEC},
+		 LOG_WARNING,
+		 "after 1.0 s, by the time limit"},
+		{{.kind = SLU_EVENT_SCRUB_STARTED, .len = 12}, LOG_INFO, "a scrub of 12 nodes"},
+		{{.kind = SLU_EVENT_SCRUB_FINISHED, .len = 12},
+		 LOG_INFO,
+		 "scrubbed 12 nodes: 0 damaged"},
+		{{.kind = SLU_EVENT_SCRUB_FINISHED, .len = 5, .error = -ECANCELED},
+		 LOG_INFO,
+		 "scrubbed 5 nodes, not all: "},
+		{{.kind = SLU_EVENT_SCRUB_FINISHED, .len = 12, .pos = 3},
+		 LOG_ERR,
+		 "3 damaged; run fsck.sluicefs"},
+		{{.kind = SLU_EVENT_SUPER_CORRUPT,
+		  .error = -EIO,
+		  .pos = 1,
+		  .text = "cannot be read"},
+		 LOG_ERR,
+		 "a bad superblock in block 1 (cannot be read)"},
+	};
+	struct slu_event_sink sink = slu_event_stream_sink(&stream);
+
+	for (unsigned int i = 0; i < G_N_ELEMENTS(cases); i++) {
+		slu_event_post(&sink, &cases[i].ev);
+		report_events_flush(*state);
+		assert_non_null(strstr(last_line, cases[i].says));
+		assert_int_equal(last_priority, cases[i].priority);
+	}
+}
+
 static void a_flood_of_one_kind_is_ten_lines(void **state)
 {
 	struct report_events *r = *state;
@@ -127,6 +173,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(an_event_becomes_a_line, setup, teardown),
 		cmocka_unit_test_setup_teardown(damage_is_named_by_block_or_by_inode, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(freezes_and_scrubs_have_the_priority_they_deserve,
+						setup, teardown),
 		cmocka_unit_test_setup_teardown(a_flood_of_one_kind_is_ten_lines, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_full_ring_keeps_room_for_lost_data, setup,
 						teardown),
