@@ -43,7 +43,7 @@ static uint64_t inode_of_fd(struct served *v, struct slu_control_call *call)
 
 static uint64_t wanted_inode(struct served *v, struct slu_control_call *call)
 {
-	int64_t ino;
+	int64_t ino = 0;
 
 	if (!slu_control_int(call, "inode", &ino))
 		return 0;

@@ -241,10 +241,10 @@ static void add_scrubs(JsonArray *all, struct slu_fs *fs)
 	sample(family(all, "scrub_damaged_total", "counter",
 		      "Damaged nodes and superblocks that scrubs have found"),
 	       "", (double)damaged, NULL, NULL, NULL, NULL);
-	if (last.number && !last.running && !last.result)
-		add_gauge(all, "scrub_last_seconds",
-			  "When the last scrub that went through had ended, since 1970",
-			  (double)last.end.tv_sec);
+	add_gauge(all, "scrub_last_timestamp_seconds",
+		  "When the last scrub ended, if it went through; 0 if not, or while one is under "
+		  "way",
+		  last.running || last.result ? 0 : (double)last.end.tv_sec);
 }
 
 static void add_disk(JsonArray *all, const struct slu_blockio_stats *b)

@@ -270,5 +270,5 @@ int main(int argc, char **argv)
 			       *command->arguments ? " " : "", command->arguments);
 		return CTL_USAGE;
 	}
-	return run(command, argv + 1);
+	return run(command, argv + 2);
 }

@@ -66,7 +66,7 @@ read -r -u 8 _
 
 refused 2 'usage: sluicectl map FILE' sluicectl map
 refused 2 'usage: sluicectl map FILE' sluicectl map --inode 5 "$MNT/file"
-refused 2 'only map takes --inode' sluicectl --inode 5 status
+refused 2 'Unknown option --inode' sluicectl --inode 5 status
 refused 2 'not the number of an inode' sluicectl -m "$MNT" map --inode x
 refused 1 'No such file' sluicectl map "$MNT/nothing"
 refused 1 'is not a regular file' sluicectl map "$MNT"
