@@ -90,6 +90,20 @@ grep -q ' frozen: frozen: nothing changes the image for up to 2 s' "$SLU_WORK/ev
 grep -q ' thawed: thawed after 1.5 s, by the time limit' "$SLU_WORK/events" || fail "events: $(cat "$SLU_WORK/events")"
 grep -q 'thawed after 1.5 s, by the time limit' "$SLU_WORK/daemon.log" || fail "the log: $(cat "$SLU_WORK/daemon.log")"
 
+# Whose client has gone before it could be told is not frozen.
+thaws() { grep -c ' thawed: ' "$SLU_WORK/events"; }
+more_thaws() { [ "$(thaws)" -gt "$1" ]; }
+before=$(thaws)
+kill -STOP "$(daemon_pid)"
+sluicectl -m "$MNT" freeze &
+client=$!
+sleep 0.5 # the call is on its way
+kill -KILL "$client"
+wait "$client" || true
+kill -CONT "$(daemon_pid)"
+wait_for 20 more_thaws "$before"
+refused 1 'is not frozen$' sluicectl -m "$MNT" thaw
+
 # What is wrong is one line.
 refused 2 'not a number of seconds' sluicectl -m "$MNT" freeze --timeout soon
 refused 2 'for no time' sluicectl -m "$MNT" freeze --timeout 0
