@@ -27,9 +27,10 @@ static void batch_finish(struct slu_cache *c, struct evict_batch *b)
 
 	if (!b->n)
 		return;
+	slu_stress_point("evict.in_hand");
 	/*
-	 * The owner's end (slu_aspace_fini) waits for an empty list, so as lives until the last
-	 * page has left it; after this section it is not touched.
+	 * Nobody else takes these pages off the list, and the owner's end (slu_aspace_fini) waits
+	 * for an empty one. So as lives until here; after this section it is not touched.
 	 */
 	slu_mutex_lock(&as->tags);
 	for (uint32_t i = 0; i < b->n; i++)

@@ -575,15 +575,29 @@ void slu_pages_wait(struct slu_aspace *as, uint64_t first, uint64_t end)
 /* ------------------------------------------------------------------ drop */
 
 /*
- * Takes a page off the list and its tags off it. A listed page has not been freed, whoever is
- * evicting it, so it may be referenced here. as->tags.
+ * A reference, unless the page has been taken out of the hash: then it is clean, and eviction or a
+ * failed read has it in hand and takes it off the list. as->tags, under which a listed page has not
+ * been freed.
  */
+static bool page_get_live(struct slu_page *page)
+{
+	uint32_t refs = atomic_load_explicit(&page->refs, memory_order_relaxed);
+
+	do {
+		if (refs & SLU_PAGE_DEAD)
+			return false;
+	} while (!atomic_compare_exchange_weak_explicit(&page->refs, &refs, refs + 1,
+							memory_order_acquire,
+							memory_order_relaxed));
+	return true;
+}
+
+/* Takes a page, which is referenced, off the list and its tags off it. as->tags. */
 static void drop_one(struct slu_aspace *as, struct slu_page *page)
 {
 	struct slu_cache *c = as->cache;
 	uint32_t old;
 
-	atomic_fetch_add_explicit(&page->refs, 1, memory_order_relaxed);
 	list_del(as, page);
 	old = atomic_fetch_and_explicit(&page->state, ~(uint32_t)(SLU_PAGE_DIRTY | SLU_PAGE_ERROR),
 					memory_order_relaxed);
@@ -606,7 +620,7 @@ static uint32_t drop_batch(struct slu_aspace *as, uint64_t *first, uint64_t end,
 	uint32_t n = 0, next;
 
 	if (end - *first <= DROP_BATCH) {
-		/* A few: by index. The reference of find is what drop_one would take. */
+		/* A few: by index. */
 		for (; *first < end && n < DROP_BATCH; ++*first) {
 			struct slu_page *page = slu_page_find(as, *first);
 
@@ -615,7 +629,6 @@ static uint32_t drop_batch(struct slu_aspace *as, uint64_t *first, uint64_t end,
 			slu_mutex_lock(&as->tags);
 			drop_one(as, page);
 			slu_mutex_unlock(&as->tags);
-			slu_page_put(c, page);
 			pages[n++] = page;
 		}
 		return n;
@@ -626,7 +639,7 @@ static uint32_t drop_batch(struct slu_aspace *as, uint64_t *first, uint64_t end,
 		uint64_t pgidx = slu_page_index(page);
 
 		next = page->list_next;
-		if (pgidx >= *first && pgidx < end) {
+		if (pgidx >= *first && pgidx < end && page_get_live(page)) {
 			drop_one(as, page);
 			pages[n++] = page;
 		}

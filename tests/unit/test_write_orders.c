@@ -85,6 +85,14 @@ static void do_sync(struct window *w)
 	w->result = rig_sync(w->r);
 }
 
+static void do_drop(struct window *w)
+{
+	slu_rwlock_wrlock(&w->r->as.lock);
+	must_eq(slu_pages_drop(&w->r->as, 0, UINT64_MAX), 0);
+	w->result = w->r->as.npages;
+	slu_rwlock_wrunlock(&w->r->as.lock);
+}
+
 static void do_evict(struct window *w)
 {
 	struct slu_frames fr = SLU_FRAMES_INIT(w->r->cache);
@@ -183,6 +191,23 @@ static void writeback_and_eviction_pass_by_a_locked_tail(void **state)
 		must_eq(w.result, 0);
 		expect(&r, other, PAGE + 10);
 	}
+}
+
+/* Else the inode could go while eviction still has to tell it. */
+static void pages_in_hand_of_eviction_stay_on_the_list(void **state)
+{
+	struct rig r;
+	struct window w = {.r = &r, .point = "evict.in_hand", .fn = do_drop, .finishes = true};
+
+	new_rig(&r, true, true);
+	do_evict(&w); /* the second chance of those that have been read */
+	rig_read(&r, 0, back, 8 * PAGE);
+	window_open(&w);
+	do_evict(&w);
+	window_close(&w);
+	must(w.result > 0);
+	must_eq(r.as.npages, 0);
+	expect(&r, pattern, 8 * PAGE);
 }
 
 /* Between two segments anything may happen: what comes after goes where it was to go. */
@@ -460,6 +485,7 @@ int main(void)
 		cmocka_unit_test(a_reader_waits_for_the_segment),
 		cmocka_unit_test(nobody_sees_the_tail_before_it_is_finished),
 		cmocka_unit_test(writeback_and_eviction_pass_by_a_locked_tail),
+		cmocka_unit_test(pages_in_hand_of_eviction_stay_on_the_list),
 		cmocka_unit_test(truncate_while_the_source_is_waited_for),
 		cmocka_unit_test(truncate_waits_for_writeback_of_what_it_frees),
 		cmocka_unit_test(truncate_before_the_mark_leaves_nothing_to_write),
