@@ -54,9 +54,10 @@ void slu_tool_note(const char *fmt, ...)
 /* Without the blank lines at the end, which would push the first lines off a screen. */
 static _Noreturn void tool_help(GOptionContext *context)
 {
-	g_autofree char *text = g_option_context_get_help(context, TRUE, NULL);
+	char *text = g_option_context_get_help(context, TRUE, NULL);
 
 	puts(g_strchomp(text));
+	g_free(text);
 	exit(fflush(stdout) ? EXIT_FAILURE : EXIT_SUCCESS);
 }
 
