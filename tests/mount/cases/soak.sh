@@ -25,7 +25,7 @@ sluicectl -m "$MNT" --json watch >"$SLU_WORK/late" & # reads nothing until the e
 late=$!
 wait_for 10 eval '[ "$(ctl metrics | sed -n "s/^sluicefs_event_watchers.* //p")" = 3 ]'
 kill -STOP "$late"
-sluicectl -m "$MNT" top -b -d 1 >"$SLU_WORK/top" 2>&1 &
+sluicectl -m "$MNT" --json top -d 1 >"$SLU_WORK/top" 2>&1 &
 top=$!
 sluicectl -m "$MNT" metrics --listen 127.0.0.1:0 >"$SLU_WORK/listen" 2>&1 &
 listening=$!
@@ -107,9 +107,10 @@ for file in events late; do
 	      print file ": " n " events, " all_lost " lost and counted"; exit bad }' "$SLU_WORK/$file" >>"$SLU_WORK/watched" ||
 		fail "$(cat "$SLU_WORK/watched")"
 done
-intervals=$(grep -c '^requests' "$SLU_WORK/top" || true)
+intervals=$(grep -c '"operations"' "$SLU_WORK/top")
+[ "$intervals" -ge $((seconds / 2)) ] || fail "top has shown $intervals intervals"
 fsck_clean
 figures "$seconds s: $(cat "$SLU_WORK/count.sync") syncs, $(cat "$SLU_WORK/count.scrub") scrubs," \
-	"grown $(cat "$SLU_WORK/count.grow") times, $(cat "$SLU_WORK/count.scrape") scrapes;" \
+	"grown $(cat "$SLU_WORK/count.grow") times, $(cat "$SLU_WORK/count.scrape") scrapes, $intervals intervals of top;" \
 	"memory $before to $after KiB; $(paste -sd';' "$SLU_WORK/watched")"
 [ "$(cat "$SLU_WORK/count.scrub")" -ge 2 ] || fail "no scrubs"
