@@ -273,8 +273,9 @@ void slu_simdisk_inline(struct slu_simdisk *disk, bool on);
 /*
  * The host below a sparse image: from now on only nfree more blocks can be backed; writes and
  * reserve that need more fail with -ENOSPC, discard gives back. UINT64_MAX (as in the beginning):
- * no limit. The blocks reserved or written so far count as backed. Calling it again sets the
- * number of free blocks anew.
+ * no limit. When the limit begins, blocks that have been written are backed; what was only reserved
+ * before is not, as on a host that has broken its word. Calling it again sets the number of free
+ * blocks anew.
  */
 void slu_simdisk_host_space(struct slu_simdisk *disk, uint64_t nfree);
 
