@@ -65,7 +65,8 @@ struct slu_aspace {
 	struct slu_mutex tags;       /* leaf, order SLU_LEAF_TAGS: everything below */
 	struct slu_ranges dirty;     /* page indices */
 	struct slu_ranges writeback; /* page indices with I/O in flight; value: the run's number */
-	uint64_t run_seq;            /* number of the newest run */
+	uint64_t cut_first; /* no writeback begins here or beyond; UINT64_MAX: it may anywhere */
+	uint64_t run_seq;   /* number of the newest run */
 	/*
 	 * Bytes beyond the size on disk that are new to the file and in no block on disk yet. From
 	 * the start of a page, the size before, or what is awaited on, so few for each dirty page.
@@ -438,6 +439,12 @@ uint64_t slu_aspace_synced_size(struct slu_aspace *as, uint64_t pgidx, uint32_t 
 uint64_t slu_aspace_synced(struct slu_aspace *as);
 /* Whether a page of [first, end) is under writeback. */
 bool slu_pages_writeback(struct slu_aspace *as, uint64_t first, uint64_t end);
+/*
+ * Until slu_aspace_cut_end no writeback begins at page `first` or beyond: who wants to waits. False:
+ * some is under way there. as->lock exclusive throughout, and nothing is waited for in between.
+ */
+bool slu_aspace_cut_begin(struct slu_aspace *as, uint64_t first);
+void slu_aspace_cut_end(struct slu_aspace *as);
 /*
  * Waits for every run in [first, end) that has started by now, not for those that start meanwhile:
  * it ends. No lock held.

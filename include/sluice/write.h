@@ -124,12 +124,18 @@ void slu_read_done(struct slu_read_vec *v);
  * end first, partial pages on MAPPED blocks must be read first: -EAGAIN with need. Zeroed edges
  * inside the size are dirty pages afterwards. frames are taken from the need as well.
  * Dirty pages that are dropped give their reservation back in the backend's remove().
- * end UINT64_MAX is a truncate: what lies behind pos in its page is zeroed in memory alone, since
- * the size is about to move there, in the same section. Other errors: -EIO (an edge cannot be
- * read), -ENOMEM.
+ * end UINT64_MAX: what lies behind pos in its page is zeroed in memory alone, for the size is to move
+ * there, in the same section. Other errors: -EIO (an edge cannot be read), -ENOMEM.
  */
 int slu_pages_remove(struct slu_aspace *as, struct slu_blockio *bio, uint64_t pos, uint64_t end,
 		     struct slu_need *need);
+/*
+ * Truncate: the same to the end of the file, with set_size called between all that may fail and all
+ * that changes something. If it fails, with -EAGAIN or for good, nothing has changed.
+ */
+int slu_pages_truncate(struct slu_aspace *as, struct slu_blockio *bio, uint64_t pos,
+		       int (*set_size)(void *arg, struct slu_need *need), void *arg,
+		       struct slu_need *need);
 /*
  * Before the size grows from `old`: the bytes from old to the end of its page read as zeros (the
  * block's bytes beyond EOF mean nothing on disk): its page is dirty afterwards if it has a block.

@@ -142,6 +142,7 @@ void slu_aspace_init(struct slu_aspace *as, struct slu_cache *cache, struct slu_
 	slu_ranges_init(&as->awaited, &cache->ranges, false);
 	as->synced_end = disk_size;
 	as->first_page = SLU_PAGE_NONE;
+	as->cut_first = UINT64_MAX;
 }
 
 void slu_aspace_fini(struct slu_aspace *as)

@@ -256,6 +256,38 @@ bool slu_aspace_dirty(struct slu_aspace *as)
 	return dirty;
 }
 
+/* ------------------------------------------------------------------ a cut */
+
+bool slu_aspace_cut_begin(struct slu_aspace *as, uint64_t first)
+{
+	struct slu_range r;
+	bool busy;
+
+	slu_mutex_lock(&as->tags);
+	busy = slu_ranges_at_or_after(&as->writeback, first, &r);
+	if (!busy)
+		as->cut_first = first;
+	slu_mutex_unlock(&as->tags);
+	return !busy;
+}
+
+void slu_aspace_cut_end(struct slu_aspace *as)
+{
+	slu_mutex_lock(&as->tags);
+	as->cut_first = UINT64_MAX;
+	wake_waiters(as);
+	slu_mutex_unlock(&as->tags);
+}
+
+/* Whoever holds as->lock for it waits for nothing, so this is short. as->tags. */
+static void wait_for_cut(struct slu_aspace *as, uint64_t end) SLU_REQUIRES(as->tags)
+{
+	as->nwaiters++;
+	while (as->cut_first < end)
+		slu_cond_wait(&as->wait, &as->tags);
+	as->nwaiters--;
+}
+
 /* ------------------------------------------------------------------ writeback */
 
 /*
@@ -301,10 +333,10 @@ static uint32_t mark_run(struct slu_aspace *as, uint64_t pgidx, struct slu_page 
 	uint32_t failed = 0, marked;
 	struct slu_range dirty;
 
-	/* Of what was found without the lock since, truncate may be dropping a part. */
-	if (!slu_ranges_find(&as->dirty, pgidx, &dirty))
+	/* Of what was found without the lock since, truncate may be dropping a part, or about to. */
+	if (!slu_ranges_find(&as->dirty, pgidx, &dirty) || as->cut_first <= pgidx)
 		return 0;
-	n = (uint32_t)slu_min(dirty.end - pgidx, (uint64_t)n);
+	n = (uint32_t)slu_min(slu_min(dirty.end, as->cut_first) - pgidx, (uint64_t)n);
 	for (marked = 0; marked < n; marked++) {
 		struct slu_page *page = pages[marked];
 		uint32_t state = page ? slu_page_state(page) : 0;
@@ -379,6 +411,7 @@ uint32_t slu_pages_start_writeback(struct slu_aspace *as, uint64_t *pgidx, uint6
 
 	for (;;) {
 		slu_mutex_lock(&as->tags);
+		wait_for_cut(as, end);
 		n = (uint32_t)find_run(as, pgidx, end, max, stop);
 		slu_mutex_unlock(&as->tags);
 		if (!n)

@@ -38,6 +38,7 @@ static int with_lock(struct slu_ctx *ctx, struct slu_inode *inode, resize_step_f
 
 struct range {
 	struct slu_fs *fs;
+	struct slu_inode *inode; /* while the lock is held */
 	uint64_t pos, end;
 	struct slu_ticket *ticket;
 	bool orphan;
@@ -57,16 +58,24 @@ static int step_set_size(struct slu_inode *inode, void *arg, struct slu_need *ne
 	return slu_inode_set_size(inode, r->ticket, r->end, r->orphan, need);
 }
 
+static int shrink_size(void *arg, struct slu_need *need)
+{
+	struct range *r = arg;
+
+	return slu_inode_set_size(r->inode, r->ticket, r->end, r->orphan, need);
+}
+
 /*
- * Shrinking: pages and size in one section, so that no reader sees the old size without its data.
- * The extents beyond are freed after, from the orphan record that goes along with the size.
+ * Shrinking: pages and size in one section, so that no reader sees the old size without its data,
+ * and the size first: if it cannot be recorded all the data is still there. The extents beyond are
+ * freed after, from the orphan record that goes along with the size.
  */
 static int step_shrink(struct slu_inode *inode, void *arg, struct slu_need *need)
 {
 	struct range *r = arg;
-	int err = slu_pages_remove(&inode->data, r->fs->bio, r->end, UINT64_MAX, need);
 
-	return err ? err : slu_inode_set_size(inode, r->ticket, r->end, r->orphan, need);
+	r->inode = inode;
+	return slu_pages_truncate(&inode->data, r->fs->bio, r->end, shrink_size, r, need);
 }
 
 static int set_size(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode *inode, uint64_t size,

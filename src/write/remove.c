@@ -80,45 +80,69 @@ static int edge_page(struct slu_aspace *as, struct slu_blockio *bio, uint64_t pg
 	return m.type == SLU_IOMAP_MAPPED ? need_page(need, as, bio, pgidx, true) : 0;
 }
 
-/* A new frame for the page with bytes [from, to) zero. Its reference goes to pages[0]. */
-static void edge_publish(struct slu_aspace *as, struct slu_frames *fr, struct slu_page *page,
-			 uint32_t from, uint32_t to, struct slu_page **pages)
-{
-	uint32_t frame = slu_frames_take(fr);
-	char *dst = slu_frame_data(as->cache, frame);
+/* A page at the edge of what goes, and a frame for what is left of it. */
+struct edge {
+	struct slu_page *page; /* NULL: there is nothing to zero */
+	struct slu_frames fr;
+};
 
-	/* as->lock keeps the old frame in the page, the reference the page in the cache. */
-	memcpy(dst,
-	       slu_frame_data(as->cache, atomic_load_explicit(&page->frame, memory_order_relaxed)),
-	       SLU_BLOCK_SIZE);
-	memset(dst + from, 0, to - from);
-	slu_pages_publish(as, fr, slu_page_index(page), 1, &frame, pages);
-	slu_page_put(as->cache, page);
+static int edge_prepare(struct slu_aspace *as, struct slu_blockio *bio, uint64_t pgidx,
+			bool on_disk, struct edge *e, struct slu_need *need)
+{
+	int err = edge_page(as, bio, pgidx, on_disk, &e->page, need);
+
+	if (err || !e->page)
+		return err;
+	err = edge_claim(as, &e->fr, need);
+	if (err) {
+		slu_page_put(as->cache, e->page);
+		e->page = NULL;
+	}
+	return err;
 }
 
-/* Zeroes bytes [from, to) of a page. dirty: on disk too. */
-static int edge_zero(struct slu_aspace *as, struct slu_blockio *bio, uint64_t pgidx, uint32_t from,
-		     uint32_t to, bool dirty, struct slu_need *need)
+static void edge_abandon(struct slu_aspace *as, struct edge *e)
 {
-	struct slu_page *page, *pages[1];
-	struct slu_frames fr;
-	int err = edge_page(as, bio, pgidx, dirty, &page, need);
+	if (!e->page)
+		return;
+	slu_frames_release(&e->fr);
+	slu_page_put(as->cache, e->page);
+}
 
-	if (err || !page)
-		return err;
-	err = edge_claim(as, &fr, need);
-	if (err) {
-		slu_page_put(as->cache, page);
-		return err;
-	}
-	edge_publish(as, &fr, page, from, to, pages);
+/* Bytes [from, to) are zero. dirty: on disk too. */
+static void edge_zero(struct slu_aspace *as, struct edge *e, uint32_t from, uint32_t to, bool dirty)
+{
+	uint64_t pos = e->page ? slu_page_index(e->page) << SLU_BLOCK_SHIFT : 0;
+	struct slu_page *pages[1];
+	uint32_t frame, old;
+	char *dst;
+
+	if (!e->page)
+		return;
+	/* as->lock keeps the old frame in the page, the reference the page in the cache. */
+	old = atomic_load_explicit(&e->page->frame, memory_order_relaxed);
+	frame = slu_frames_take(&e->fr);
+	dst = slu_frame_data(as->cache, frame);
+	memcpy(dst, slu_frame_data(as->cache, old), SLU_BLOCK_SIZE);
+	memset(dst + from, 0, to - from);
+	slu_pages_publish(as, &e->fr, pos >> SLU_BLOCK_SHIFT, 1, &frame, pages);
+	slu_page_put(as->cache, e->page);
 	if (dirty)
-		pages_dirty(as, &fr, pages, 1, pgidx << SLU_BLOCK_SHIFT,
-			    (pgidx << SLU_BLOCK_SHIFT) + to, 0);
+		pages_dirty(as, &e->fr, pages, 1, pos, pos + to, 0);
 	else
 		slu_page_put(as->cache, pages[0]);
-	slu_frames_release(&fr);
-	return 0;
+	slu_frames_release(&e->fr);
+}
+
+static int edge_clear(struct slu_aspace *as, struct slu_blockio *bio, uint64_t pgidx, uint32_t from,
+		      uint32_t to, bool dirty, struct slu_need *need)
+{
+	struct edge e;
+	int err = edge_prepare(as, bio, pgidx, dirty, &e, need);
+
+	if (!err)
+		edge_zero(as, &e, from, to, dirty);
+	return err;
 }
 
 int slu_pages_remove(struct slu_aspace *as, struct slu_blockio *bio, uint64_t pos, uint64_t end,
@@ -139,12 +163,12 @@ int slu_pages_remove(struct slu_aspace *as, struct slu_blockio *bio, uint64_t po
 		return need_writeback(need, as, first, last);
 	/* Zeroing twice does no harm, so an -EAGAIN may come between the two. */
 	if (head && first > last)
-		return edge_zero(as, bio, pos >> SLU_BLOCK_SHIFT, head, tail, true, need);
+		return edge_clear(as, bio, pos >> SLU_BLOCK_SHIFT, head, tail, true, need);
 	if (head)
-		err = edge_zero(as, bio, pos >> SLU_BLOCK_SHIFT, head, SLU_BLOCK_SIZE, !truncate,
-				need);
+		err = edge_clear(as, bio, pos >> SLU_BLOCK_SHIFT, head, SLU_BLOCK_SIZE, !truncate,
+				 need);
 	if (!err && tail)
-		err = edge_zero(as, bio, last, 0, tail, true, need);
+		err = edge_clear(as, bio, last, 0, tail, true, need);
 	if (err)
 		return err;
 	if (first < last) {
@@ -156,6 +180,42 @@ int slu_pages_remove(struct slu_aspace *as, struct slu_blockio *bio, uint64_t po
 	}
 	if (truncate)
 		slu_aspace_forget(as, pos, UINT64_MAX);
+	if (as->wb)
+		slu_writeback_cleaned(as->wb, as);
+	return 0;
+}
+
+int slu_pages_truncate(struct slu_aspace *as, struct slu_blockio *bio, uint64_t pos,
+		       int (*set_size)(void *arg, struct slu_need *need), void *arg,
+		       struct slu_need *need)
+{
+	uint64_t first = slu_bytes_to_blocks(pos), last = UINT64_MAX >> SLU_BLOCK_SHIFT;
+	uint32_t head = (uint32_t)(pos & PAGE_MASK);
+	struct edge e = {.page = NULL};
+	int err = 0;
+
+	if (slu_cache_fill_ranges(as->cache))
+		return -ENOMEM;
+	if (head)
+		err = edge_prepare(as, bio, pos >> SLU_BLOCK_SHIFT, false, &e, need);
+	if (err)
+		return err;
+	if (!slu_aspace_cut_begin(as, first)) {
+		edge_abandon(as, &e);
+		return need_writeback(need, as, first, last);
+	}
+	slu_stress_point("truncate.before_size");
+	err = set_size(arg, need);
+	if (err) {
+		slu_aspace_cut_end(as);
+		edge_abandon(as, &e);
+		return err;
+	}
+	edge_zero(as, &e, head, SLU_BLOCK_SIZE, false);
+	err = slu_pages_drop(as, first, last);
+	slu_assert(!err); /* no writeback has begun there */
+	slu_aspace_forget(as, pos, UINT64_MAX);
+	slu_aspace_cut_end(as);
 	if (as->wb)
 		slu_writeback_cleaned(as->wb, as);
 	return 0;

@@ -272,8 +272,24 @@ static inline void rig_file_fini(struct rig_file *f)
 }
 
 /* With as->lock held for each try, as truncate and punch do. */
+struct rig_cut {
+	struct rig *r;
+	uint64_t size;
+	int err;
+};
+
+static inline int rig_set_size(void *arg, struct slu_need *need)
+{
+	struct rig_cut *cut = arg;
+
+	if (!cut->err)
+		slu_aspace_set_size(&cut->r->as, cut->size);
+	return cut->err;
+}
+
 static inline int rig_remove_pages(struct rig *r, uint64_t pos, uint64_t end)
 {
+	struct rig_cut cut = {.r = r, .size = pos};
 	struct slu_need need;
 	int err;
 
@@ -284,9 +300,10 @@ static inline int rig_remove_pages(struct rig *r, uint64_t pos, uint64_t end)
 			slu_rwlock_wrunlock(&r->as.lock);
 			return 0;
 		}
-		err = slu_pages_remove(&r->as, r->bio, pos, end, &need);
-		if (!err && end == UINT64_MAX)
-			slu_aspace_set_size(&r->as, pos);
+		if (end == UINT64_MAX)
+			err = slu_pages_truncate(&r->as, r->bio, pos, rig_set_size, &cut, &need);
+		else
+			err = slu_pages_remove(&r->as, r->bio, pos, end, &need);
 		if (!err) {
 			/* Still in the same section: the blocks go with the pages. */
 			uint64_t from = slu_round_up(pos, PAGE);

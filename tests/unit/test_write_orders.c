@@ -210,6 +210,36 @@ static void pages_in_hand_of_eviction_stay_on_the_list(void **state)
 	expect(&r, pattern, 8 * PAGE);
 }
 
+/*
+ * A truncate whose size cannot be recorded has changed nothing, and writeback, which waits for it,
+ * goes on; one that works is waited for all the same, and what it has dropped is not written.
+ */
+static void writeback_waits_for_a_truncate(void **state)
+{
+	for (int fails = 0; fails < 2; fails++) {
+		struct rig r;
+		struct window w = {.r = &r, .point = "truncate.before_size", .fn = do_sync};
+		struct rig_cut cut = {.r = &r, .size = 100, .err = fails ? -EIO : 0};
+		struct slu_need need;
+
+		new_rig(&r, true, true);
+		rig_write(&r, 0, other, 8 * PAGE);
+		window_open(&w);
+		slu_rwlock_wrlock(&r.as.lock);
+		must_eq(slu_pages_truncate(&r.as, r.bio, 100, rig_set_size, &cut, &need), cut.err);
+		slu_rwlock_wrunlock(&r.as.lock);
+		window_close(&w);
+		must_eq(w.result, 0);
+		if (fails) {
+			expect(&r, other, 8 * PAGE);
+		} else {
+			must_eq(r.as.npages, 1);
+			must_eq(rig_truncate(&r, 100), 0); /* and the blocks */
+			expect(&r, other, 100);
+		}
+	}
+}
+
 /* Between two segments anything may happen: what comes after goes where it was to go. */
 static void truncate_while_the_source_is_waited_for(void **state)
 {
@@ -486,6 +516,7 @@ int main(void)
 		cmocka_unit_test(nobody_sees_the_tail_before_it_is_finished),
 		cmocka_unit_test(writeback_and_eviction_pass_by_a_locked_tail),
 		cmocka_unit_test(pages_in_hand_of_eviction_stay_on_the_list),
+		cmocka_unit_test(writeback_waits_for_a_truncate),
 		cmocka_unit_test(truncate_while_the_source_is_waited_for),
 		cmocka_unit_test(truncate_waits_for_writeback_of_what_it_frees),
 		cmocka_unit_test(truncate_before_the_mark_leaves_nothing_to_write),
