@@ -120,7 +120,10 @@ char *check_image(const struct daemon_opts *o, bool *ret_device, GError **error)
 
 /* To stderr, or to the system's log once the program has gone to the background. */
 void report(int priority, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void report_to_syslog(const char *mountpoint);
+/* To the system's log from now on. */
+void report_to_syslog(void);
+/* What it will be about; both live as long as the program speaks. Before there are threads. */
+void report_about(const char *mountpoint, const char *image);
 void report_debug(bool on);
 
 /* The log's watch on the stream of events: they wait in its ring until the main thread logs them. */
@@ -145,6 +148,28 @@ void report_events_flush(struct report_events *r);
 /* What an event says, for people; at most REPORT_LINE bytes. */
 #define REPORT_LINE 512u
 void report_event_line(const struct slu_event *ev, char *line, size_t size);
+
+/* ------------------------------------------------------------------ journal.c */
+
+/* The 128 bits, in hexadecimal, by which journalctl -x finds what an event means. */
+const char *journal_message_id(enum slu_event_kind kind);
+/* Whether the journal is what a descriptor leads to (JOURNAL_STREAM), or syslog(3). */
+bool journal_is(int fd);
+bool journal_has_syslog(void);
+
+/* What an entry consists of: "NAME=value". */
+#define JOURNAL_MAX_FIELDS 16u
+struct journal_fields {
+	unsigned int n;
+	char *fields[JOURNAL_MAX_FIELDS];
+};
+/* volume, image, ev: NULL if there is none. */
+void journal_fields_init(struct journal_fields *f, int priority, const char *volume,
+			 const char *image, const struct slu_event *ev, const char *line);
+void journal_fields_fini(struct journal_fields *f);
+/* False: it could not be sent, or this build cannot. */
+bool journal_send(int priority, const char *volume, const char *image, const struct slu_event *ev,
+		  const char *line);
 
 /* ------------------------------------------------------------------ serve.c */
 

@@ -65,7 +65,7 @@ static void to_background(struct daemon *d)
 	char ok = 0;
 
 	setsid();
-	report_to_syslog(d->mountpoint);
+	report_to_syslog();
 	fflush(NULL);
 	if (null >= 0) {
 		dup2(null, STDIN_FILENO);
@@ -98,6 +98,18 @@ static void session_ended(void *ctx)
 	uint64_t one = 1;
 
 	(void)!write(d->wake_fd, &one, sizeof(one));
+}
+
+static void post_mounted(struct daemon *d)
+{
+	struct slu_event_sink sink = slu_event_stream_sink(&d->stream);
+	struct slu_event ev = {
+		.kind = SLU_EVENT_MOUNTED,
+		.text = d->image,
+		.pos = d->stack.readonly,
+	};
+
+	slu_event_post(&sink, &ev);
 }
 
 static void session_says(void *ctx, int priority, const char *line)
@@ -471,6 +483,7 @@ int serve(const struct daemon_opts *o, const char *image, bool device, const cha
 	};
 	int status, end_error = 0, err;
 
+	report_about(mountpoint, image);
 	slu_event_stream_init(&d.stream);
 	if (report_events_init(&d.events, &d.stream)) {
 		report(LOG_ERR, "%s", g_strerror(ENOMEM));
@@ -486,6 +499,7 @@ int serve(const struct daemon_opts *o, const char *image, bool device, const cha
 		(void)go_down(&d);
 		goto fini;
 	}
+	post_mounted(&d);
 	open_control(&d);
 	tell_ready(&d);
 	main_loop(&d);

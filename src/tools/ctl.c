@@ -25,7 +25,7 @@ static const struct ctl_command commands[] = {
 	{"list", "", "All volumes that are mounted", false, 0, 0, NULL, ctl_list},
 	{"top", "", "What it does at the moment, and how fast", true, 0, 0, ctl_top_options,
 	 ctl_top},
-	{"watch", "", "What happens, as it happens", true, 0, 0, NULL, ctl_watch},
+	{"watch", "", "What happens, as it happens", true, 0, 0, ctl_watch_options, ctl_watch},
 	{"metrics", "", "Every counter, in Prometheus's text format", false, 0, 0,
 	 ctl_metrics_options, ctl_metrics},
 	{"sync", "", "Return when everything is on disk", true, 0, 0, NULL, ctl_sync},

@@ -62,6 +62,16 @@ ctl metrics | awk '
 	/_bucket/ { if ($NF + 0 < last && $0 !~ /le="0.000001"/) exit 1; last = $NF + 0 }
 	/_count/ { if ($NF + 0 != last) exit 1 }' || fail "a histogram that does not add up"
 
+# watch: what was before, on demand
+past() { # OPTION...: what watch begins with, in a second
+	timeout 1 sluicectl -m "$MNT" "$@" || [ $? = 124 ]
+}
+expect_match "the first event" '^[0-9: -]+ mounted: mounted from .*volume.img$' "$(past watch -n 1)"
+expect_match "the first event" '"kind":"mounted"' "$(past -j watch --last=9)"
+expect_eq "what is told of the past without -n" "" "$(past watch)"
+refused 2 'number of events' sluicectl -m "$MNT" watch -n -1
+expect_match "the event of the mount" 'last event .* mounted from ' "$(ctl status)"
+
 # watch: the volume fills up
 ctl watch >"$SLU_WORK/events" &
 watcher=$!
