@@ -119,7 +119,7 @@ enum slu_control_error {
 
 struct slu_control_client;
 
-/* uid: who must be listening, else root. NULL and error. */
+/* uid: who must be listening, else root. NULL and error, which says why nobody answers. */
 struct slu_control_client *slu_control_connect(const char *path, uid_t uid, GError **error);
 pid_t slu_control_peer(const struct slu_control_client *c);
 /* How long a call may wait for its reply: GONE after that. 0, as in the beginning: for ever. */
@@ -175,6 +175,8 @@ bool slu_mount_entry_is_dead(const struct slu_mount_entry *e);
 /* Absolute, without links; works for a dead mount point, too. NULL and errno. */
 char *slu_path_canonical(const char *path);
 
+/* "NAME (UID)", or "UID" of one without a name; g_free. */
+char *slu_user_name(uid_t uid);
 /* Where the daemon of user uid listens for the mount with that device number. */
 char *slu_control_path_of(uid_t uid, unsigned int major, unsigned int minor);
 struct slu_control_client *slu_control_connect_mount(const struct slu_mount_entry *e,

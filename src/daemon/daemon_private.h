@@ -13,12 +13,15 @@
 #include <limits.h>
 #include <syslog.h>
 
-/* As mount(8). */
+/* As mount(8), whose values can be ORed; and for what it does not know, as sysexits.h. */
 enum exit_status {
 	STATUS_OK = 0,
-	STATUS_USAGE = 1,   /* wrong words; from a daemon that has served: data was lost */
+	STATUS_USAGE = 1,   /* wrong words, also in a configuration */
 	STATUS_SYSTEM = 2,  /* out of memory, cannot fork */
 	STATUS_FAILED = 32, /* the mount, unmount or remount did not happen */
+	STATUS_MISTAKE =
+		STATUS_FAILED | STATUS_USAGE, /* nor will it until somebody changes something */
+	STATUS_LOST = 74, /* EX_IOERR: it was mounted, and data could not be written at the end */
 };
 
 /* ------------------------------------------------------------------ options.c */
@@ -106,7 +109,10 @@ GQuark daemon_error_quark(void);
 
 /* ------------------------------------------------------------------ checks.c */
 
-/* Each: false and one line, before anything has been touched. */
+/*
+ * Each: false and one line, before anything has been touched. The status is STATUS_MISTAKE unless
+ * another try may find things changed.
+ */
 bool check_fuse_device(GError **error);
 bool check_allow_other(const struct daemon_opts *o, GError **error);
 bool check_cache_size(const struct daemon_opts *o, GError **error);

@@ -450,7 +450,7 @@ static int report_end(struct daemon *d, int end_error, int err)
 		report(LOG_CRIT, "data was lost; see above");
 	else
 		report(LOG_INFO, "unmounted, everything is on disk");
-	return err || has_lost(d) ? STATUS_USAGE : STATUS_OK;
+	return err || has_lost(d) ? STATUS_LOST : STATUS_OK;
 }
 
 /* A mount that did not become usable is taken away again. */
