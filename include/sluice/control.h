@@ -151,6 +151,7 @@ int slu_control_next(struct slu_control_client *c, JsonObject **ret, GError **er
  */
 struct slu_mount_entry {
 	unsigned int major, minor; /* of the mounted filesystem's device */
+	bool whole;                /* not of a folder in it (a bind mount) */
 	char *target, *source, *type;
 	char *vfs_opts, *super_opts;
 };
@@ -160,6 +161,8 @@ void slu_mount_entry_free(struct slu_mount_entry *e);
 struct slu_mount_entry *slu_mountinfo_by_target(const char *target);
 /* The topmost sluicefs mount of a source. */
 struct slu_mount_entry *slu_mountinfo_by_source(const char *source);
+/* The last mount of a whole filesystem with this device number. */
+struct slu_mount_entry *slu_mountinfo_by_device(unsigned int major, unsigned int minor);
 /* All sluicefs mounts, of struct slu_mount_entry. */
 GPtrArray *slu_mountinfo_ours(void);
 /* A line of /proc/self/mountinfo; NULL if it is none. */

@@ -34,8 +34,15 @@ static enum exit_status status_of(int err)
 		       : STATUS_FAILED;
 }
 
-bool check_fuse_device(GError **error)
+bool check_preopened(const char *mountpoint)
 {
+	return g_str_has_prefix(mountpoint, "/dev/fd/");
+}
+
+bool check_fuse_device(const struct daemon_opts *o, GError **error)
+{
+	if (check_preopened(o->mountpoint)) /* there need not be another */
+		return true;
 	if (access(FUSE_DEVICE, R_OK | W_OK) == 0)
 		return true;
 	if (access(FUSE_DEVICE, F_OK) == 0) {
@@ -166,7 +173,7 @@ char *check_mountpoint(const struct daemon_opts *o, GError **error)
 	g_autofree char *path = NULL;
 	struct stat st;
 
-	if (g_str_has_prefix(o->mountpoint, "/dev/fd/"))
+	if (check_preopened(o->mountpoint))
 		return g_strdup(o->mountpoint);
 	path = slu_path_canonical(o->mountpoint);
 	if (!path) {

@@ -113,10 +113,12 @@ GQuark daemon_error_quark(void);
  * Each: false and one line, before anything has been touched. The status is STATUS_MISTAKE unless
  * another try may find things changed.
  */
-bool check_fuse_device(GError **error);
+bool check_fuse_device(const struct daemon_opts *o, GError **error);
 bool check_allow_other(const struct daemon_opts *o, GError **error);
 bool check_cache_size(const struct daemon_opts *o, GError **error);
 bool check_ready_fd(const struct daemon_opts *o, GError **error);
+/* A mount point of the form /dev/fd/N: who has started us has mounted, and hands on the device. */
+bool check_preopened(const char *mountpoint);
 /* The canonical mount point; unmounts a dead one if that was asked for. */
 char *check_mountpoint(const struct daemon_opts *o, GError **error);
 /* The canonical path of the image. */
@@ -202,6 +204,7 @@ bool stack_open(struct stack *st, const struct daemon_opts *o, const char *image
 struct served {
 	const struct daemon_opts *o;
 	const char *image, *mountpoint;
+	bool visible; /* the mount can be looked at from here */
 	struct stack *stack;
 	struct slu_session *session;
 	struct slu_event_stream *stream;

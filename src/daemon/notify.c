@@ -68,7 +68,9 @@ static bool probe(const struct served *v)
 	struct slu_fs *fs = v->stack->fs;
 	struct statx st;
 
-	if (statx(AT_FDCWD, v->mountpoint, AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &st))
+	/* Of a device that somebody else has mounted out of our sight, only the commit is a proof. */
+	if (v->visible &&
+	    statx(AT_FDCWD, v->mountpoint, AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &st))
 		return false;
 	/* A volume that has turned read-only commits nothing, and still serves. */
 	return slu_store_readonly(fs->store) || !slu_fs_probe(fs);
