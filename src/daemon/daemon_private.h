@@ -130,7 +130,7 @@ char *check_image(const struct daemon_opts *o, bool *ret_device, GError **error)
 void report(int priority, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* To the system's log from now on. */
 void report_to_syslog(void);
-/* What it will be about; both live as long as the program speaks. Before there are threads. */
+/* What it is about; both live until the next call. Before there are threads that report. */
 void report_about(const char *mountpoint, const char *image);
 void report_debug(bool on);
 

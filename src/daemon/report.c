@@ -16,7 +16,7 @@
 #define WINDOW_NS (10 * SLU_NS_PER_SEC)
 
 static _Atomic bool use_syslog, debug_on;
-/* Set before there are threads. */
+/* Set before there are threads that report. */
 static const char *log_volume, *log_image; /* where it is mounted, and its image; or NULL */
 static bool syslog_is_journal;
 

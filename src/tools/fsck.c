@@ -195,7 +195,7 @@ static int fsck_failed(const struct fsck *f, int err, const char *what, const ch
 		slu_tool_error("%s: cancelled", f->image);
 		return FSCK_CANCELLED;
 	}
-	if (err == -EINVAL &&
+	if (why && err == -EINVAL &&
 	    slu_content_describe(f->image, f->offset, f->size, content, sizeof(content)))
 		slu_tool_error("%s: cannot be %s: %s, but %s", f->image, what, why, content);
 	else
