@@ -119,7 +119,7 @@ enum slu_control_error {
 
 struct slu_control_client;
 
-/* uid: who must be listening, else root. NULL and error. */
+/* uid: who must be listening, else root. NULL and error, which says why nobody answers. */
 struct slu_control_client *slu_control_connect(const char *path, uid_t uid, GError **error);
 pid_t slu_control_peer(const struct slu_control_client *c);
 /* How long a call may wait for its reply: GONE after that. 0, as in the beginning: for ever. */
@@ -151,6 +151,7 @@ int slu_control_next(struct slu_control_client *c, JsonObject **ret, GError **er
  */
 struct slu_mount_entry {
 	unsigned int major, minor; /* of the mounted filesystem's device */
+	bool whole;                /* not of a folder in it (a bind mount) */
 	char *target, *source, *type;
 	char *vfs_opts, *super_opts;
 };
@@ -160,6 +161,8 @@ void slu_mount_entry_free(struct slu_mount_entry *e);
 struct slu_mount_entry *slu_mountinfo_by_target(const char *target);
 /* The topmost sluicefs mount of a source. */
 struct slu_mount_entry *slu_mountinfo_by_source(const char *source);
+/* The last mount of a whole filesystem with this device number. */
+struct slu_mount_entry *slu_mountinfo_by_device(unsigned int major, unsigned int minor);
 /* All sluicefs mounts, of struct slu_mount_entry. */
 GPtrArray *slu_mountinfo_ours(void);
 /* A line of /proc/self/mountinfo; NULL if it is none. */
@@ -175,6 +178,8 @@ bool slu_mount_entry_is_dead(const struct slu_mount_entry *e);
 /* Absolute, without links; works for a dead mount point, too. NULL and errno. */
 char *slu_path_canonical(const char *path);
 
+/* "NAME (UID)", or "UID" of one without a name; g_free. */
+char *slu_user_name(uid_t uid);
 /* Where the daemon of user uid listens for the mount with that device number. */
 char *slu_control_path_of(uid_t uid, unsigned int major, unsigned int minor);
 struct slu_control_client *slu_control_connect_mount(const struct slu_mount_entry *e,

@@ -5,7 +5,8 @@
  *
  * A stream is the sink that hands every event to whoever watches. Each watcher has a ring of its
  * own, with slots kept back for the events that must not be lost, so one that does not read costs
- * nobody anything and learns, when it does read, how much it has missed and where.
+ * nobody anything and learns, when it does read, how much it has missed and where. The stream keeps
+ * the newest ones for watchers who come later.
  */
 #ifndef SLUICE_EVENT_H
 #define SLUICE_EVENT_H
@@ -30,6 +31,7 @@ enum slu_event_kind {
 	SLU_EVENT_FROZEN,         /* len = the time limit, nanoseconds */
 	SLU_EVENT_THAWED,         /* len = nanoseconds; error -ETIMEDOUT: by its time limit */
 	SLU_EVENT_GROWN,          /* the volume is longer: from pos bytes to len */
+	SLU_EVENT_MOUNTED,        /* text = the image; pos: 1 if it can only be read, or 0 */
 	SLU_EVENT_KINDS,          /* how many there are */
 };
 /* "writeback-error", …: how kinds are called in streams and metrics. */
@@ -41,7 +43,7 @@ struct slu_event {
 	enum slu_event_kind kind;
 	int error; /* negative errno or 0 */
 	uint64_t ino, pos, len;
-	const char *text; /* static, or NULL */
+	const char *text; /* lives as long as the stream, or NULL */
 
 	/* the stream's */
 	uint64_t seq;         /* 1, 2, … in the order of the stream */
@@ -66,11 +68,13 @@ struct slu_event_watch {
 	struct slu_ring ring; /* of struct slu_event; for its watcher to take from */
 };
 
+#define SLU_EVENTS_KEPT 128u
+
 struct slu_event_stream {
 	struct slu_mutex lock; /* leaf: everything below */
 	struct slu_event_watch *watches;
 	uint64_t seq;
-	struct slu_event last; /* seq 0: there was none */
+	struct slu_event kept[SLU_EVENTS_KEPT]; /* the newest; event n at n % SLU_EVENTS_KEPT */
 	_Atomic uint64_t nwatches;
 	_Atomic uint64_t lost; /* events that found no room in a watcher's ring */
 	_Atomic uint64_t
@@ -85,11 +89,12 @@ bool slu_event_stream_last(struct slu_event_stream *s, struct slu_event *ret);
 struct slu_event_sink slu_event_stream_sink(struct slu_event_stream *s);
 
 /*
- * nslots: a power of two; a quarter of them is kept back for critical events. wake: called under
- * leaf locks when the ring stops being empty; must not block. -ENOMEM.
+ * nslots: a power of two; a quarter of them is kept back for critical events. The ring begins with
+ * the newest `last` events of the past, or as many as are kept. wake: called under leaf locks when
+ * the ring stops being empty; must not block. -ENOMEM.
  */
 int slu_event_watch_add(struct slu_event_stream *s, struct slu_event_watch *w, uint32_t nslots,
-			void (*wake)(void *ctx), void *ctx);
+			uint64_t last, void (*wake)(void *ctx), void *ctx);
 /* wake is not called any more once this has returned. */
 void slu_event_watch_remove(struct slu_event_stream *s, struct slu_event_watch *w);
 

@@ -23,6 +23,7 @@ static const char *const names[SLU_EVENT_KINDS] = {
 	[SLU_EVENT_SCRUB_FINISHED] = "scrub-finished",
 	[SLU_EVENT_FROZEN] = "frozen",
 	[SLU_EVENT_THAWED] = "thawed",
+	[SLU_EVENT_MOUNTED] = "mounted",
 };
 
 const char *slu_event_kind_name(enum slu_event_kind kind)
@@ -47,6 +48,13 @@ void slu_event_stream_fini(struct slu_event_stream *s)
 	slu_mutex_fini(&s->lock);
 }
 
+static void hand_to(struct slu_event_stream *s, struct slu_event_watch *w,
+		    const struct slu_event *ev)
+{
+	if (!slu_ring_post(&w->ring, ev, slu_event_is_critical(ev->kind)))
+		atomic_fetch_add_explicit(&s->lost, 1, memory_order_relaxed);
+}
+
 static void stream_post(void *ctx, const struct slu_event *posted)
 {
 	struct slu_event_stream *s = ctx;
@@ -57,18 +65,16 @@ static void stream_post(void *ctx, const struct slu_event *posted)
 	ev.when = slu_clock_realtime();
 	slu_mutex_lock(&s->lock);
 	ev.seq = ++s->seq;
-	s->last = ev;
-	for (struct slu_event_watch *w = s->watches; w; w = w->next) {
-		if (!slu_ring_post(&w->ring, &ev, slu_event_is_critical(ev.kind)))
-			atomic_fetch_add_explicit(&s->lost, 1, memory_order_relaxed);
-	}
+	s->kept[ev.seq % SLU_EVENTS_KEPT] = ev;
+	for (struct slu_event_watch *w = s->watches; w; w = w->next)
+		hand_to(s, w, &ev);
 	slu_mutex_unlock(&s->lock);
 }
 
 bool slu_event_stream_last(struct slu_event_stream *s, struct slu_event *ret)
 {
 	slu_mutex_lock(&s->lock);
-	*ret = s->last;
+	*ret = s->kept[s->seq % SLU_EVENTS_KEPT];
 	slu_mutex_unlock(&s->lock);
 	return ret->seq > 0;
 }
@@ -79,13 +85,16 @@ struct slu_event_sink slu_event_stream_sink(struct slu_event_stream *s)
 }
 
 int slu_event_watch_add(struct slu_event_stream *s, struct slu_event_watch *w, uint32_t nslots,
-			void (*wake)(void *ctx), void *ctx)
+			uint64_t last, void (*wake)(void *ctx), void *ctx)
 {
 	int err = slu_ring_init(&w->ring, nslots, nslots / 4, sizeof(struct slu_event), wake, ctx);
 
 	if (err)
 		return err;
 	slu_mutex_lock(&s->lock);
+	last = slu_min(last, slu_min(s->seq, (uint64_t)SLU_EVENTS_KEPT));
+	for (uint64_t seq = s->seq - last + 1; seq <= s->seq; seq++)
+		hand_to(s, w, &s->kept[seq % SLU_EVENTS_KEPT]);
 	w->next = s->watches;
 	s->watches = w;
 	atomic_fetch_add_explicit(&s->nwatches, 1, memory_order_relaxed);

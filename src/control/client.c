@@ -5,9 +5,11 @@
  */
 #include "control_private.h"
 #include <poll.h>
+#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define REPLY_MAX (16u << 20) /* bytes: so that a daemon gone mad does not take us along */
@@ -37,6 +39,14 @@ char *slu_control_path_of(uid_t uid, unsigned int major, unsigned int minor)
 	else
 		dir = g_strdup_printf("/run/user/%u/sluicefs", (unsigned int)uid);
 	return g_strdup_printf("%s/%u:%u", dir, major, minor);
+}
+
+char *slu_user_name(uid_t uid)
+{
+	const struct passwd *pw = getpwuid(uid);
+
+	return pw ? g_strdup_printf("%s (%u)", pw->pw_name, (unsigned int)uid)
+		  : g_strdup_printf("%u", (unsigned int)uid);
 }
 
 static void set_timeout(int fd, int option, uint64_t ns)
@@ -71,6 +81,41 @@ static int connect_to(const char *path)
 	return -1;
 }
 
+/* Who owns path, or the first folder above it that can be looked at. */
+static uid_t owner_of(const char *path)
+{
+	g_autofree char *at = g_strdup(path);
+	struct stat st;
+
+	while (stat(at, &st)) {
+		char *up = g_path_get_dirname(at);
+
+		if (strcmp(up, at) == 0) {
+			g_free(up);
+			return 0;
+		}
+		g_free(at);
+		at = up;
+	}
+	return st.st_uid;
+}
+
+static void unreachable(const char *path, int err, GError **error)
+{
+	g_autofree char *owner = slu_user_name(owner_of(path));
+
+	if (err == EACCES)
+		g_set_error(error, SLU_CONTROL_ERROR, SLU_CONTROL_UNREACHABLE,
+			    "%s belongs to user %s: only that user and root are answered", path,
+			    owner);
+	else if (err == ECONNREFUSED)
+		g_set_error(error, SLU_CONTROL_ERROR, SLU_CONTROL_UNREACHABLE,
+			    "nobody listens at %s: the daemon that did has ended", path);
+	else
+		g_set_error(error, SLU_CONTROL_ERROR, SLU_CONTROL_UNREACHABLE,
+			    "no daemon can be reached at %s: %s", path, g_strerror(err));
+}
+
 struct slu_control_client *slu_control_connect(const char *path, uid_t uid, GError **error)
 {
 	struct slu_control_client *c;
@@ -79,16 +124,17 @@ struct slu_control_client *slu_control_connect(const char *path, uid_t uid, GErr
 	pid_t pid;
 
 	if (fd < 0 || !wire_peer(fd, &peer_uid, &pid)) {
-		g_set_error(error, SLU_CONTROL_ERROR, SLU_CONTROL_UNREACHABLE,
-			    "no daemon can be reached at %s: %s", path, g_strerror(errno));
+		unreachable(path, errno, error);
 		if (fd >= 0)
 			close(fd);
 		return NULL;
 	}
 	if (peer_uid != uid && peer_uid != 0) {
+		g_autofree char *listens = slu_user_name(peer_uid), *should = slu_user_name(uid);
+
 		g_set_error(error, SLU_CONTROL_ERROR, SLU_CONTROL_UNREACHABLE,
-			    "%s belongs to user %u and not to who it should", path,
-			    (unsigned int)peer_uid);
+			    "%s: user %s listens there and not user %s, so it is not asked", path,
+			    listens, should);
 		close(fd);
 		return NULL;
 	}
@@ -106,8 +152,17 @@ struct slu_control_client *slu_control_connect_mount(const struct slu_mount_entr
 {
 	uid_t uid = slu_mount_entry_uid(e);
 	g_autofree char *path = slu_control_path_of(uid, e->major, e->minor);
-	struct slu_control_client *c = slu_control_connect(path, uid, error);
+	struct slu_control_client *c;
 
+	if (geteuid() != 0 && geteuid() != uid) {
+		g_autofree char *user = slu_user_name(uid);
+
+		g_set_error(error, SLU_CONTROL_ERROR, SLU_CONTROL_UNREACHABLE,
+			    "%s: user %s has mounted it: only that user and root are answered",
+			    e->target, user);
+		return NULL;
+	}
+	c = slu_control_connect(path, uid, error);
 	if (!c)
 		g_prefix_error(error, "%s: ", e->target);
 	return c;

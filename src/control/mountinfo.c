@@ -61,6 +61,7 @@ struct slu_mount_entry *slu_mountinfo_parse(const char *line)
 	e = g_new0(struct slu_mount_entry, 1);
 	e->major = major;
 	e->minor = minor;
+	e->whole = strcmp(f[3], "/") == 0;
 	e->target = unescape(f[4]);
 	e->vfs_opts = unescape(f[5]);
 	e->type = unescape(f[dash + 1]);
@@ -164,6 +165,20 @@ static bool match_target(const struct slu_mount_entry *e, const char *target)
 static bool match_source(const struct slu_mount_entry *e, const char *source)
 {
 	return slu_mount_entry_is_ours(e) && strcmp(e->source, source) == 0;
+}
+
+static bool match_device(const struct slu_mount_entry *e, const char *device)
+{
+	g_autofree char *its = g_strdup_printf("%u:%u", e->major, e->minor);
+
+	return e->whole && strcmp(its, device) == 0;
+}
+
+struct slu_mount_entry *slu_mountinfo_by_device(unsigned int major, unsigned int minor)
+{
+	g_autofree char *device = g_strdup_printf("%u:%u", major, minor);
+
+	return find(match_device, device);
 }
 
 struct slu_mount_entry *slu_mountinfo_by_target(const char *target)

@@ -13,12 +13,15 @@
 #include <limits.h>
 #include <syslog.h>
 
-/* As mount(8). */
+/* As mount(8), whose values can be ORed; and for what it does not know, as sysexits.h. */
 enum exit_status {
 	STATUS_OK = 0,
-	STATUS_USAGE = 1,   /* wrong words; from a daemon that has served: data was lost */
+	STATUS_USAGE = 1,   /* wrong words, also in a configuration */
 	STATUS_SYSTEM = 2,  /* out of memory, cannot fork */
 	STATUS_FAILED = 32, /* the mount, unmount or remount did not happen */
+	STATUS_MISTAKE =
+		STATUS_FAILED | STATUS_USAGE, /* nor will it until somebody changes something */
+	STATUS_LOST = 74, /* EX_IOERR: it was mounted, and data could not be written at the end */
 };
 
 /* ------------------------------------------------------------------ options.c */
@@ -106,11 +109,16 @@ GQuark daemon_error_quark(void);
 
 /* ------------------------------------------------------------------ checks.c */
 
-/* Each: false and one line, before anything has been touched. */
-bool check_fuse_device(GError **error);
+/*
+ * Each: false and one line, before anything has been touched. The status is STATUS_MISTAKE unless
+ * another try may find things changed.
+ */
+bool check_fuse_device(const struct daemon_opts *o, GError **error);
 bool check_allow_other(const struct daemon_opts *o, GError **error);
 bool check_cache_size(const struct daemon_opts *o, GError **error);
 bool check_ready_fd(const struct daemon_opts *o, GError **error);
+/* A mount point of the form /dev/fd/N: who has started us has mounted, and hands on the device. */
+bool check_preopened(const char *mountpoint);
 /* The canonical mount point; unmounts a dead one if that was asked for. */
 char *check_mountpoint(const struct daemon_opts *o, GError **error);
 /* The canonical path of the image. */
@@ -120,7 +128,10 @@ char *check_image(const struct daemon_opts *o, bool *ret_device, GError **error)
 
 /* To stderr, or to the system's log once the program has gone to the background. */
 void report(int priority, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void report_to_syslog(const char *mountpoint);
+/* To the system's log from now on. */
+void report_to_syslog(void);
+/* What it is about; both live until the next call. Before there are threads that report. */
+void report_about(const char *mountpoint, const char *image);
 void report_debug(bool on);
 
 /* The log's watch on the stream of events: they wait in its ring until the main thread logs them. */
@@ -145,6 +156,28 @@ void report_events_flush(struct report_events *r);
 /* What an event says, for people; at most REPORT_LINE bytes. */
 #define REPORT_LINE 512u
 void report_event_line(const struct slu_event *ev, char *line, size_t size);
+
+/* ------------------------------------------------------------------ journal.c */
+
+/* The 128 bits, in hexadecimal, by which journalctl -x finds what an event means. */
+const char *journal_message_id(enum slu_event_kind kind);
+/* Whether the journal is what a descriptor leads to (JOURNAL_STREAM), or syslog(3). */
+bool journal_is(int fd);
+bool journal_has_syslog(void);
+
+/* What an entry consists of: "NAME=value". */
+#define JOURNAL_MAX_FIELDS 16u
+struct journal_fields {
+	unsigned int n;
+	char *fields[JOURNAL_MAX_FIELDS];
+};
+/* volume, image, ev: NULL if there is none. */
+void journal_fields_init(struct journal_fields *f, int priority, const char *volume,
+			 const char *image, const struct slu_event *ev, const char *line);
+void journal_fields_fini(struct journal_fields *f);
+/* False: it could not be sent, or this build cannot. */
+bool journal_send(int priority, const char *volume, const char *image, const struct slu_event *ev,
+		  const char *line);
 
 /* ------------------------------------------------------------------ serve.c */
 
@@ -171,6 +204,7 @@ bool stack_open(struct stack *st, const struct daemon_opts *o, const char *image
 struct served {
 	const struct daemon_opts *o;
 	const char *image, *mountpoint;
+	bool visible; /* the mount can be looked at from here */
 	struct stack *stack;
 	struct slu_session *session;
 	struct slu_event_stream *stream;

@@ -63,7 +63,7 @@ static int do_mount(struct daemon_opts *o)
 
 	if (!check_cache_size(o, &error) || !check_ready_fd(o, &error) ||
 	    !(image = check_image(o, &device, &error)) || !check_allow_other(o, &error) ||
-	    !check_fuse_device(&error) || !(mountpoint = check_mountpoint(o, &error))) {
+	    !check_fuse_device(o, &error) || !(mountpoint = check_mountpoint(o, &error))) {
 		report(LOG_ERR, "%s", error->message);
 		return error->code;
 	}

@@ -209,13 +209,15 @@ static void run_watch(void *ctx, struct slu_control_call *call)
 {
 	struct served *v = ctx;
 	struct slu_event_watch w;
+	int64_t last = 0;
 	uint64_t n;
 	int fd;
 
-	if (!slu_control_wants_more(call, true))
+	if (!slu_control_wants_more(call, true) || !slu_control_int(call, "last", &last))
 		return;
 	fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (fd < 0 || slu_event_watch_add(v->stream, &w, WATCH_SLOTS, wake_watcher, &fd)) {
+	if (fd < 0 || slu_event_watch_add(v->stream, &w, WATCH_SLOTS, (uint64_t)slu_max(last, 0),
+					  wake_watcher, &fd)) {
 		slu_control_fail(call, "Failed", "no memory, or no descriptor, for a watch");
 		if (fd >= 0)
 			close(fd);

@@ -68,7 +68,9 @@ static bool probe(const struct served *v)
 	struct slu_fs *fs = v->stack->fs;
 	struct statx st;
 
-	if (statx(AT_FDCWD, v->mountpoint, AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &st))
+	/* Of a device that somebody else has mounted out of our sight, only the commit is a proof. */
+	if (v->visible &&
+	    statx(AT_FDCWD, v->mountpoint, AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &st))
 		return false;
 	/* A volume that has turned read-only commits nothing, and still serves. */
 	return slu_store_readonly(fs->store) || !slu_fs_probe(fs);
@@ -91,7 +93,7 @@ static void send_status(const struct served *v)
 	slu_format_size((atomic_load(&cache->dirty) + atomic_load(&cache->writeback)) *
 				SLU_BLOCK_SIZE,
 			dirty);
-	if (slu_event_stream_last(v->stream, &ev))
+	if (slu_event_stream_last(v->stream, &ev) && ev.kind != SLU_EVENT_MOUNTED)
 		report_event_line(&ev, last, sizeof(last));
 	notify_send("STATUS=%s%s%s of %s available, %s not yet written%s%s\n",
 		    slu_fs_frozen(v->stack->fs, &left_ns) ? "Frozen; " : "",

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Everything this program says: to stderr while somebody looks at it, to the system's log after.
+ * Everything this program says: to stderr while somebody looks at it, to the system's log after, and
+ * to the journal with fields wherever that is what is behind either.
  *
  * Watches the stream of events. report() is called from any thread; events are written by the main
  * thread. A slow log can neither stop the volume nor cost an event that says something was lost.
@@ -15,18 +16,41 @@
 #define WINDOW_NS (10 * SLU_NS_PER_SEC)
 
 static _Atomic bool use_syslog, debug_on;
-static char *log_prefix; /* set once, before use_syslog */
+/* Set before there are threads that report. */
+static const char *log_volume, *log_image; /* where it is mounted, and its image; or NULL */
+static bool syslog_is_journal;
 
 void report_debug(bool on)
 {
 	atomic_store(&debug_on, on);
 }
 
-void report_to_syslog(const char *mountpoint)
+void report_about(const char *mountpoint, const char *image)
 {
-	log_prefix = g_strdup(mountpoint);
+	log_volume = mountpoint;
+	log_image = image;
+}
+
+void report_to_syslog(void)
+{
 	openlog("sluicefs", LOG_PID, LOG_DAEMON);
+	syslog_is_journal = journal_has_syslog();
 	atomic_store(&use_syslog, true);
+}
+
+static void say(int priority, const struct slu_event *ev, const char *line)
+{
+	bool background = atomic_load(&use_syslog);
+	bool journal = background ? syslog_is_journal : journal_is(STDERR_FILENO);
+
+	if (journal && journal_send(priority, log_volume, log_image, ev, line))
+		return;
+	if (background)
+		syslog(priority, "%s: %s", log_volume, line);
+	else if (journal) /* systemd takes the priority from the line */
+		fprintf(stderr, "<%d>sluicefs: %s\n", priority, line);
+	else
+		fprintf(stderr, "sluicefs: %s\n", line);
 }
 
 void report(int priority, const char *fmt, ...)
@@ -39,12 +63,7 @@ void report(int priority, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(line, sizeof(line), fmt, ap);
 	va_end(ap);
-	if (atomic_load(&use_syslog))
-		syslog(priority, "%s: %s", log_prefix, line);
-	else if (getenv("JOURNAL_STREAM")) /* systemd takes the priority from the line */
-		fprintf(stderr, "<%d>sluicefs: %s\n", priority, line);
-	else
-		fprintf(stderr, "sluicefs: %s\n", line);
+	say(priority, NULL, line);
 }
 
 /* ------------------------------------------------------------------ events */
@@ -62,7 +81,7 @@ static void wake_main(void *ctx)
 int report_events_init(struct report_events *r, struct slu_event_stream *stream)
 {
 	*r = (struct report_events){.stream = stream, .wake_fd = -1};
-	return slu_event_watch_add(stream, &r->watch, REPORT_RING, wake_main, r);
+	return slu_event_watch_add(stream, &r->watch, REPORT_RING, 0, wake_main, r);
 }
 
 void report_events_fini(struct report_events *r)
@@ -146,6 +165,9 @@ void report_event_line(const struct slu_event *ev, char *line, size_t size)
 				     "whole; freeze with a longer --timeout"
 				   : "");
 		break;
+	case SLU_EVENT_MOUNTED:
+		snprintf(line, size, "mounted from %s%s", text, ev->pos ? ", read-only" : "");
+		break;
 	case SLU_EVENT_KINDS: /* none */
 		*line = '\0';
 		break;
@@ -162,6 +184,7 @@ static int priority_of(const struct slu_event *ev)
 	case SLU_EVENT_GROWN:
 		return LOG_NOTICE;
 	case SLU_EVENT_SCRUB_STARTED:
+	case SLU_EVENT_MOUNTED:
 		return LOG_INFO;
 	case SLU_EVENT_SCRUB_FINISHED:
 		return ev->pos ? LOG_ERR : LOG_INFO;
@@ -172,12 +195,14 @@ static int priority_of(const struct slu_event *ev)
 	}
 }
 
-static void emit(struct report_events *r, int priority, const char *line)
+/* ev: what the line is about, or NULL. */
+static void emit(struct report_events *r, int priority, const struct slu_event *ev,
+		 const char *line)
 {
 	if (r->write)
 		r->write(priority, line);
 	else
-		report(priority, "%s", line);
+		say(priority, ev, line);
 }
 
 /* A disk that fails does so for every block; ten lines say as much as ten thousand. */
@@ -190,7 +215,7 @@ static bool within_rate(struct report_events *r, unsigned int kind)
 		if (r->suppressed[kind]) {
 			snprintf(line, sizeof(line), "%llu more lines like that were left out",
 				 (unsigned long long)r->suppressed[kind]);
-			emit(r, LOG_NOTICE, line);
+			emit(r, LOG_NOTICE, NULL, line);
 		}
 		r->window_ns[kind] = now;
 		r->in_window[kind] = 0;
@@ -214,11 +239,11 @@ void report_events_flush(struct report_events *r)
 		if (lost) {
 			snprintf(line, sizeof(line), "%llu events came too fast to be logged",
 				 (unsigned long long)lost);
-			emit(r, LOG_WARNING, line);
+			emit(r, LOG_WARNING, NULL, line);
 		}
 		if (more && (slu_event_is_critical(ev.kind) || within_rate(r, ev.kind))) {
 			report_event_line(&ev, line, sizeof(line));
-			emit(r, priority_of(&ev), line);
+			emit(r, priority_of(&ev), &ev, line);
 		}
 	} while (more);
 }

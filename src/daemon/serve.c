@@ -42,6 +42,8 @@ struct daemon {
 	struct served served;
 	struct notifier notifier;
 	bool mounted;
+	bool visible; /* the mount can be looked at from here */
+	char *found;  /* where what was mounted before us is, if that can be told */
 	bool stop_asked;
 
 	/* the thread that unmounts: see detach() */
@@ -65,7 +67,7 @@ static void to_background(struct daemon *d)
 	char ok = 0;
 
 	setsid();
-	report_to_syslog(d->mountpoint);
+	report_to_syslog();
 	fflush(NULL);
 	if (null >= 0) {
 		dup2(null, STDIN_FILENO);
@@ -98,6 +100,18 @@ static void session_ended(void *ctx)
 	uint64_t one = 1;
 
 	(void)!write(d->wake_fd, &one, sizeof(one));
+}
+
+static void post_mounted(struct daemon *d)
+{
+	struct slu_event_sink sink = slu_event_stream_sink(&d->stream);
+	struct slu_event ev = {
+		.kind = SLU_EVENT_MOUNTED,
+		.text = d->image,
+		.pos = d->stack.readonly,
+	};
+
+	slu_event_post(&sink, &ev);
 }
 
 static void session_says(void *ctx, int priority, const char *line)
@@ -153,7 +167,32 @@ static bool start_session(struct daemon *d, int fd, GError **error)
 
 static bool is_preopened(const struct daemon *d)
 {
-	return g_str_has_prefix(d->mountpoint, "/dev/fd/");
+	return check_preopened(d->mountpoint);
+}
+
+/*
+ * Where a device that was handed to us is mounted, if the kernel says which connection a descriptor
+ * has (Linux 6.18 does), and the mount is in our namespace; g_free.
+ */
+static char *find_preopened(int fd)
+{
+	g_autofree char *path = g_strdup_printf("/proc/self/fdinfo/%d", fd), *text = NULL;
+	struct slu_mount_entry *e;
+	const char *at;
+	char *target;
+	guint64 dev;
+
+	if (!g_file_get_contents(path, &text, NULL, NULL))
+		return NULL;
+	at = strstr(text, "\nfuse_connection:");
+	if (!at)
+		return NULL;
+	/* In the kernel's own encoding of device numbers. */
+	dev = g_ascii_strtoull(at + strlen("\nfuse_connection:"), NULL, 10);
+	e = slu_mountinfo_by_device((unsigned int)(dev >> 20), (unsigned int)(dev & 0xfffff));
+	target = e ? g_strdup(e->target) : NULL;
+	slu_mount_entry_free(e);
+	return target;
 }
 
 /* The proof that it works: a stat that goes through the kernel and comes back from us. */
@@ -161,15 +200,18 @@ static bool prove(struct daemon *d, GError **error)
 {
 	struct statx stx;
 
-	if (is_preopened(d))
+	if (is_preopened(d) && !d->found)
 		return true;
-	if (statx(AT_FDCWD, d->mountpoint, AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &stx)) {
-		g_set_error(error, DAEMON_ERROR, STATUS_FAILED,
-			    "%s was mounted but does not answer: %s", d->mountpoint,
-			    g_strerror(errno));
-		return false;
+	if (!statx(AT_FDCWD, d->found ? d->found : d->mountpoint, AT_STATX_FORCE_SYNC,
+		   STATX_BASIC_STATS, &stx)) {
+		d->visible = true;
+		return true;
 	}
-	return true;
+	if (is_preopened(d)) /* another user's */
+		return true;
+	g_set_error(error, DAEMON_ERROR, STATUS_FAILED, "%s was mounted but does not answer: %s",
+		    d->mountpoint, g_strerror(errno));
+	return false;
 }
 
 static bool go_up(struct daemon *d, const struct slu_mount_opts *mount, GError **error)
@@ -198,6 +240,10 @@ static bool go_up(struct daemon *d, const struct slu_mount_opts *mount, GError *
 	d->mounted = true;
 	slu_mounter_free(d->mounter);
 	d->mounter = NULL;
+	if (is_preopened(d))
+		d->found = find_preopened(fd);
+	if (d->found)
+		report_about(d->found, d->image);
 	return start_session(d, fd, error) && prove(d, error);
 }
 
@@ -214,14 +260,15 @@ static void open_control(struct daemon *d)
 	d->served = (struct served){
 		.o = d->o,
 		.image = d->image,
-		.mountpoint = d->mountpoint,
+		.mountpoint = d->found ? d->found : d->mountpoint,
+		.visible = d->visible,
 		.stack = &d->stack,
 		.session = d->session,
 		.stream = &d->stream,
 		.start_ns = slu_clock_ns(),
 		.readonly = d->stack.readonly,
 	};
-	if (is_preopened(d) || stat(d->mountpoint, &st))
+	if (!d->visible || stat(d->served.mountpoint, &st))
 		return;
 	/* As the kernel writes it: its own encoding of the filesystem's device number. */
 	d->served.connection = major(st.st_dev) << 20 | minor(st.st_dev);
@@ -340,7 +387,11 @@ static void unmount_on_signal(struct daemon *d)
 	slu_fs_end_freezes(d->stack.fs);
 	/* Its probes would keep the mount busy. */
 	notifier_stop(&d->notifier);
-	if (!is_preopened(d)) {
+	if (is_preopened(d)) {
+		/* Not ours to unmount; what the kernel holds back is written to us while we are there. */
+		if (d->visible && methods_syncfs(&d->served))
+			report(LOG_ERR, "what the kernel had not yet written is lost");
+	} else {
 		err = detach(d, 0);
 		if (err == -EBUSY)
 			detach_busy(d);
@@ -438,7 +489,7 @@ static int report_end(struct daemon *d, int end_error, int err)
 		report(LOG_CRIT, "data was lost; see above");
 	else
 		report(LOG_INFO, "unmounted, everything is on disk");
-	return err || has_lost(d) ? STATUS_USAGE : STATUS_OK;
+	return err || has_lost(d) ? STATUS_LOST : STATUS_OK;
 }
 
 /* A mount that did not become usable is taken away again. */
@@ -471,6 +522,7 @@ int serve(const struct daemon_opts *o, const char *image, bool device, const cha
 	};
 	int status, end_error = 0, err;
 
+	report_about(mountpoint, image);
 	slu_event_stream_init(&d.stream);
 	if (report_events_init(&d.events, &d.stream)) {
 		report(LOG_ERR, "%s", g_strerror(ENOMEM));
@@ -486,6 +538,7 @@ int serve(const struct daemon_opts *o, const char *image, bool device, const cha
 		(void)go_down(&d);
 		goto fini;
 	}
+	post_mounted(&d);
 	open_control(&d);
 	tell_ready(&d);
 	main_loop(&d);
@@ -494,6 +547,8 @@ int serve(const struct daemon_opts *o, const char *image, bool device, const cha
 	status = report_end(&d, end_error, err);
 fini:
 	report_events_fini(&d.events);
+	report_about(mountpoint, image);
+	g_free(d.found);
 	slu_event_stream_fini(&d.stream);
 	return status;
 }

@@ -6,7 +6,9 @@
  */
 #include "daemon_private.h"
 #include "sluice/blockio.h"
+#include "sluice/content.h"
 #include <string.h>
+#include <sys/stat.h>
 
 #define EXTEND_USEC 30000000u /* a start may take that much longer than its wait for the image */
 
@@ -17,13 +19,13 @@ struct busy {
 	char comm[64];
 };
 
-static void fail(GError **error, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
-static void fail(GError **error, const char *fmt, ...)
+static void fail(GError **error, enum exit_status status, const char *fmt, ...) G_GNUC_PRINTF(3, 4);
+static void fail(GError **error, enum exit_status status, const char *fmt, ...)
 {
 	va_list ap;
 
 	va_start(ap, fmt);
-	*error = g_error_new_valist(DAEMON_ERROR, STATUS_FAILED, fmt, ap);
+	*error = g_error_new_valist(DAEMON_ERROR, status, fmt, ap);
 	va_end(ap);
 }
 
@@ -45,20 +47,30 @@ static void tell_busy(void *ctx, int pid, const char *comm)
 		       (double)b->wait_ns / 1e9);
 }
 
+/* " of user NAME", of a process; nothing if it has gone. */
+static char *of_user(int pid)
+{
+	g_autofree char *path = g_strdup_printf("/proc/%d", pid), *user = NULL;
+	struct stat st;
+
+	if (!pid || stat(path, &st))
+		return g_strdup("");
+	user = slu_user_name(st.st_uid);
+	return g_strdup_printf(" of user %s", user);
+}
+
 static void busy_error(GError **error, const char *image, const struct busy *busy)
 {
 	struct slu_mount_entry *e = slu_mountinfo_by_source(image);
-	g_autofree char *where = g_strdup("");
+	g_autofree char *where =
+		e ? g_strdup_printf(": it is mounted on %s", e->target) : g_strdup("");
+	g_autofree char *whose = of_user(busy->pid);
 
-	if (e) {
-		g_free(where);
-		where = g_strdup_printf(": it is mounted on %s", e->target);
-	}
 	if (busy->pid)
-		fail(error, "%s is in use by process %d (%s)%s", image, busy->pid, busy->comm,
-		     where);
+		fail(error, STATUS_FAILED, "%s is in use by process %d (%s)%s%s", image, busy->pid,
+		     busy->comm, whose, where);
 	else
-		fail(error, "%s is in use%s", image, where);
+		fail(error, STATUS_FAILED, "%s is in use%s", image, where);
 	slu_mount_entry_free(e);
 }
 
@@ -72,21 +84,24 @@ static void open_error(GError **error, const struct daemon_opts *o, const char *
 	case -ENOSYS:
 	case -EPERM:
 		if (o->engine) {
-			fail(error, "io=%s is not available here: %s", o->engine, strerror(-err));
+			fail(error, STATUS_MISTAKE, "io=%s is not available here: %s", o->engine,
+			     strerror(-err));
 			return;
 		}
 		break;
 	case -EINVAL:
 		if (o->image_offset || o->image_size) {
-			fail(error, "%s: image_offset or image_size do not fit the image", image);
+			fail(error, STATUS_MISTAKE,
+			     "%s: image_offset or image_size do not fit the image", image);
 			return;
 		}
 		break;
 	case -ENOTBLK:
-		fail(error, "%s is neither a file nor a block device", image);
+		fail(error, STATUS_MISTAKE, "%s is neither a file nor a block device", image);
 		return;
 	}
-	fail(error, "%s cannot be opened: %s", image, strerror(-err));
+	fail(error, err == -EACCES || err == -ENOENT ? STATUS_MISTAKE : STATUS_FAILED,
+	     "%s cannot be opened: %s", image, strerror(-err));
 }
 
 static struct slu_blockio *open_image(const struct daemon_opts *o, const char *image,
@@ -119,14 +134,25 @@ static struct slu_blockio *open_image(const struct daemon_opts *o, const char *i
 	return bio;
 }
 
-static void volume_error(GError **error, const char *image, int err, const char *why)
+/* What is there, or is missing, stays so; what could not be read may be read the next time. */
+static void volume_error(GError **error, const struct daemon_opts *o, const char *image, int err,
+			 const char *why)
 {
+	enum exit_status status = err == -EINVAL || err == -EPROTONOSUPPORT || err == -ENOSPC
+					  ? STATUS_MISTAKE
+					  : STATUS_FAILED;
+	char content[128];
+
 	if (why && err == -EIO)
-		fail(error, "%s: %s (or it cannot be read)", image, why);
+		fail(error, status, "%s: %s (or it cannot be read)", image, why);
+	else if (why && err == -EINVAL &&
+		 slu_content_describe(image, o->image_offset, o->image_size, content,
+				      sizeof(content)))
+		fail(error, status, "%s: %s, but %s", image, why, content);
 	else if (why)
-		fail(error, "%s: %s", image, why);
+		fail(error, status, "%s: %s", image, why);
 	else
-		fail(error, "%s cannot be mounted: %s", image, strerror(-err));
+		fail(error, status, "%s cannot be mounted: %s", image, strerror(-err));
 }
 
 bool stack_open(struct stack *st, const struct daemon_opts *o, const char *image,
@@ -158,7 +184,7 @@ bool stack_open(struct stack *st, const struct daemon_opts *o, const char *image
 	opts.readonly = st->readonly;
 	err = slu_fs_mount(bio, &opts, &st->fs, &why);
 	if (err) {
-		volume_error(error, image, err, why);
+		volume_error(error, o, image, err, why);
 		slu_blockio_close(bio);
 		return false;
 	}

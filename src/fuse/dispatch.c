@@ -70,6 +70,17 @@ static void count(_Atomic uint64_t *counter, uint64_t n)
 	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
 }
 
+static void log_request(const struct request *req, unsigned int error, uint64_t ns)
+{
+	const struct fuse_in_header *h = request_header(req);
+	const char *name = error ? strerrorname_np((int)error) : "ok";
+
+	session_log(req->s, LOG_DEBUG, "request %llu: %s (%u), inode %llu, %u bytes: %s, %llu µs",
+		    (unsigned long long)h->unique, req->op->name, h->opcode,
+		    (unsigned long long)request_ino(req), req->len, name ? name : "error",
+		    (unsigned long long)(ns / 1000));
+}
+
 static void account(struct request *req)
 {
 	struct slu_session *s = req->s;
@@ -85,9 +96,7 @@ static void account(struct request *req)
 	if (error)
 		count(&st->errors[error < SLU_OP_ERRNOS ? error : 0], 1);
 	if (s->opts.debug)
-		session_log(s, LOG_DEBUG, "%s ino %llu len %u: %s", req->op->name,
-			    (unsigned long long)request_ino(req), req->len,
-			    req->error ? strerror(-req->error) : "ok");
+		log_request(req, error, ns);
 }
 
 /* False: it has to wait and may not; everything it has done so far is in it. */
@@ -198,8 +207,11 @@ struct request *session_dispatch(struct request *req, size_t n)
 		if (!op || !(op->flags & OP_NOREPLY))
 			reply_error(req, err);
 		if (req->s->opts.debug)
-			session_log(req->s, LOG_DEBUG, "opcode %u refused: %s", h->opcode,
-				    strerror(-err));
+			session_log(req->s, LOG_DEBUG,
+				    "request %llu: %s (%u), inode %llu, %u bytes: %s, refused",
+				    (unsigned long long)h->unique, op ? op->name : "not served",
+				    h->opcode, (unsigned long long)h->nodeid, h->len,
+				    strerrorname_np(-err));
 		return req;
 	}
 	req->op = op;

@@ -4,6 +4,7 @@
  */
 #include "ctl_private.h"
 #include <string.h>
+#include <sys/stat.h>
 
 static gchar *opt_mountpoint, *opt_socket, *opt_config;
 static gboolean opt_json, opt_version;
@@ -25,7 +26,7 @@ static const struct ctl_command commands[] = {
 	{"list", "", "All volumes that are mounted", false, 0, 0, NULL, ctl_list},
 	{"top", "", "What it does at the moment, and how fast", true, 0, 0, ctl_top_options,
 	 ctl_top},
-	{"watch", "", "What happens, as it happens", true, 0, 0, NULL, ctl_watch},
+	{"watch", "", "What happens, as it happens", true, 0, 0, ctl_watch_options, ctl_watch},
 	{"metrics", "", "Every counter, in Prometheus's text format", false, 0, 0,
 	 ctl_metrics_options, ctl_metrics},
 	{"sync", "", "Return when everything is on disk", true, 0, 0, NULL, ctl_sync},
@@ -116,6 +117,14 @@ static struct slu_mount_entry *the_mount(const struct ctl *c)
 	return configured ? find_mount(configured) : NULL;
 }
 
+/* Root may ask whoever listens there, others those of their own. */
+static uid_t owner_of_socket(const char *path)
+{
+	struct stat st;
+
+	return geteuid() == 0 && !stat(path, &st) ? st.st_uid : geteuid();
+}
+
 struct slu_control_client *ctl_connect(const struct ctl *c)
 {
 	g_autoptr(GError) error = NULL;
@@ -123,7 +132,7 @@ struct slu_control_client *ctl_connect(const struct ctl *c)
 	struct slu_mount_entry *e;
 
 	if (c->socket) {
-		client = slu_control_connect(c->socket, geteuid(), &error);
+		client = slu_control_connect(c->socket, owner_of_socket(c->socket), &error);
 	} else {
 		e = the_mount(c);
 		if (!e)

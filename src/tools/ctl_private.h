@@ -38,7 +38,7 @@ JsonObject *ctl_call(struct ctl *c, const char *method, JsonObject *parameters);
 /* An object in one line. */
 void ctl_print_json(JsonObject *o);
 
-extern const GOptionEntry ctl_metrics_options[], ctl_top_options[];
+extern const GOptionEntry ctl_metrics_options[], ctl_top_options[], ctl_watch_options[];
 
 int ctl_status(struct ctl *c, char **args);
 int ctl_list(struct ctl *c, char **args);

@@ -221,6 +221,14 @@ int ctl_list(struct ctl *c, char **args)
 
 /* ------------------------------------------------------------------ watch */
 
+static gint64 watch_last;
+
+const GOptionEntry ctl_watch_options[] = {
+	{"last", 'n', 0, G_OPTION_ARG_INT64, &watch_last,
+	 "Begin with the last N events, of which 128 are kept", "N"},
+	{NULL},
+};
+
 static bool print_event(void *ctx, JsonObject *reply)
 {
 	const struct ctl *c = ctx;
@@ -248,9 +256,18 @@ static bool print_event(void *ctx, JsonObject *reply)
 int ctl_watch(struct ctl *c, char **args)
 {
 	g_autoptr(GError) error = NULL;
+	JsonObject *parameters;
 
 	(void)args;
-	if (slu_control_stream(c->client, VOLUME "Watch", NULL, print_event, c, &error))
+	if (watch_last < 0) {
+		slu_tool_error("--last: a number of events is expected");
+		return CTL_USAGE;
+	}
+	parameters = json_object_new();
+	/* A daemon of an older version takes no parameter. */
+	if (watch_last)
+		json_object_set_int_member(parameters, "last", watch_last);
+	if (slu_control_stream(c->client, VOLUME "Watch", parameters, print_event, c, &error))
 		return CTL_OK;
 	/* The end of the daemon is the end of what there is to see. */
 	if (g_error_matches(error, SLU_CONTROL_ERROR, SLU_CONTROL_GONE))

@@ -7,6 +7,7 @@
  * is followed by a second check, and only that decides on the exit status. Statuses are fsck(8)'s.
  */
 #include "sluice/check.h"
+#include "sluice/content.h"
 #include "sluice/units.h"
 #include "tools_private.h"
 #include <errno.h>
@@ -188,11 +189,18 @@ static int fsck_open(struct fsck *f)
 
 static int fsck_failed(const struct fsck *f, int err, const char *what, const char *why)
 {
+	char content[128];
+
 	if (err == -ECANCELED) {
 		slu_tool_error("%s: cancelled", f->image);
 		return FSCK_CANCELLED;
 	}
-	slu_tool_error("%s: cannot be %s: %s", f->image, what, why ? why : g_strerror(-err));
+	if (why && err == -EINVAL &&
+	    slu_content_describe(f->image, f->offset, f->size, content, sizeof(content)))
+		slu_tool_error("%s: cannot be %s: %s, but %s", f->image, what, why, content);
+	else
+		slu_tool_error("%s: cannot be %s: %s", f->image, what,
+			       why ? why : g_strerror(-err));
 	return FSCK_ERROR;
 }
 

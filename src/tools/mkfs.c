@@ -7,10 +7,10 @@
  * format, flush. Until the third step is passed nothing of an existing image has been changed; a
  * file that was made here goes away again when anything fails.
  */
+#include "sluice/content.h"
 #include "sluice/fs.h"
 #include "sluice/units.h"
 #include "tools_private.h"
-#include <blkid/blkid.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -171,47 +171,11 @@ static bool mkfs_open(struct mkfs *m)
 
 /* ------------------------------------------------------------------ would anything be lost? */
 
-/* What libblkid takes it for, as a word for people; false: nothing it knows. */
-static bool mkfs_probe(struct mkfs *m, char *ret, size_t size)
+static bool mkfs_describe(const struct mkfs *m, char *ret, size_t size)
 {
-	blkid_probe probe = NULL;
-	const char *type = NULL;
-	bool found = false;
-	int fd = open(m->image, O_RDONLY | O_CLOEXEC);
+	uint64_t len = slu_min(m->available, m->nblocks << SLU_BLOCK_SHIFT);
 
-	if (fd < 0)
-		return false;
-	probe = blkid_new_probe();
-	if (!probe || blkid_probe_set_device(probe, fd, (blkid_loff_t)m->offset,
-					     (blkid_loff_t)slu_min(m->available,
-								   m->nblocks << SLU_BLOCK_SHIFT)))
-		goto out;
-	blkid_probe_enable_superblocks(probe, 1);
-	blkid_probe_set_superblocks_flags(probe, BLKID_SUBLKS_TYPE);
-	blkid_probe_enable_partitions(probe, 1);
-	/* 1: nothing found. -2, several at once, is data as well. */
-	switch (blkid_do_safeprobe(probe)) {
-	case 0:
-		if (!blkid_probe_lookup_value(probe, "TYPE", &type, NULL))
-			snprintf(ret, size, "a filesystem of type %s", type);
-		else if (!blkid_probe_lookup_value(probe, "PTTYPE", &type, NULL))
-			snprintf(ret, size, "a partition table of type %s", type);
-		else
-			snprintf(ret, size, "data that libblkid knows");
-		found = true;
-		break;
-	case -2:
-		snprintf(ret, size, "several filesystems at once");
-		found = true;
-		break;
-	default:
-		break;
-	}
-out:
-	if (probe)
-		blkid_free_probe(probe);
-	close(fd);
-	return found;
+	return len && slu_content_describe(m->image, m->offset, len, ret, size);
 }
 
 /* 1: something but zeros in the blocks at blkno, at most MKFS_LOOK_BYTES; 0: zeros; or an error. */
@@ -310,7 +274,7 @@ static bool mkfs_may_overwrite(struct mkfs *m)
 	}
 	if (sluicefs)
 		snprintf(what, sizeof(what), "a sluicefs volume");
-	else if (!mkfs_probe(m, what, sizeof(what)) && !err)
+	else if (!mkfs_describe(m, what, sizeof(what)) && !err)
 		return true;
 	slu_tool_error("%s: contains %s; --force overwrites it", m->image, what);
 	return false;

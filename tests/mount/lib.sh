@@ -164,12 +164,17 @@ wait_for() {
 	done
 }
 
-# private_sbin PROGRAM...: this case goes on in a mount namespace of its own, whose /usr/sbin also has
-# these programs, since mount(8) looks for its helpers there and nowhere else. Nothing outside changes.
-private_sbin() {
+# This case goes on, from its beginning, in a mount namespace of its own. Nothing outside changes.
+private_mounts() {
 	if [ -z "${SLU_PRIVATE:-}" ]; then
 		SLU_PRIVATE=1 exec unshare --mount --propagation private bash -E "${BASH_SOURCE[0]}"
 	fi
+}
+
+# private_sbin PROGRAM...: the same, and /usr/sbin also has these programs, since mount(8) looks for its
+# helpers there and nowhere else.
+private_sbin() {
+	private_mounts
 	rm -rf "$SLU_WORK/sbin"
 	mkdir "$SLU_WORK/sbin"
 	cp -a /usr/sbin/. "$SLU_WORK/sbin/"

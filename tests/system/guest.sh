@@ -141,7 +141,22 @@ a_mistake_in_the_configuration_is_in_the_journal() {
 	journalctl --no-pager -q -u sluicefs@wrong.service >/tmp/journal
 	grep -m 1 'wrong.conf:3: MountPiont= is not known' /tmp/journal | sed 's/^/  journal: /'
 	grep -q 'wrong.conf:3: MountPiont= is not known' /tmp/journal
+	# Once: to start it again would change nothing.
+	[ "$(grep -c 'wrong.conf:3' /tmp/journal)" = 1 ] || fail "started again: $(cat /tmp/journal)"
+	[ "$(systemctl show -P NRestarts sluicefs@wrong.service)" = 0 ] || fail "restarted"
 	systemctl reset-failed sluicefs@wrong.service
+}
+
+the_journal_explains_events() {
+	sluicectl -m /mnt/data freeze
+	sluicectl -m /mnt/data thaw
+	wait_for 10 eval 'journalctl -q SLUICEFS_VOLUME=/mnt/data SLUICEFS_EVENT=thawed | grep -q thawed'
+	journalctl --no-pager -q -x -o short-monotonic SLUICEFS_VOLUME=/mnt/data SLUICEFS_EVENT=frozen >/tmp/journal
+	sed 's/^/  journal: /' /tmp/journal | head -n 12
+	# With the names filled in, and from the package's catalog, which nobody has updated by hand.
+	grep -q 'What to do: sluicectl -m /mnt/data thaw' /tmp/journal
+	# The same of one that was mounted through fstab, in the background.
+	journalctl --no-pager -q SLUICEFS_VOLUME=/mnt/fstab SLUICEFS_EVENT=mounted | grep -q 'mounted from /srv/images/fstab.img'
 }
 
 a_user_has_volumes_of_their_own() {
@@ -261,6 +276,7 @@ if [ "$phase" = 1 ]; then
 	scenario a_scrub_is_a_service_with_a_timer
 	scenario an_image_in_use_is_one_line
 	scenario a_mistake_in_the_configuration_is_in_the_journal
+	scenario the_journal_explains_events
 	scenario a_user_has_volumes_of_their_own
 	scenario what_is_in_memory_at_shutdown
 else

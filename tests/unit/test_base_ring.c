@@ -286,9 +286,9 @@ static void every_watcher_sees_every_event(void **state)
 	(void)state;
 	slu_event_stream_init(&s);
 	send(&s, SLU_EVENT_NO_SPACE, 1); /* nobody listens; counted */
-	assert_int_equal(slu_event_watch_add(&s, &a, 16, NULL, NULL), 0);
+	assert_int_equal(slu_event_watch_add(&s, &a, 16, 0, NULL, NULL), 0);
 	send(&s, SLU_EVENT_SLOW_COMMIT, 2);
-	assert_int_equal(slu_event_watch_add(&s, &b, 16, NULL, NULL), 0);
+	assert_int_equal(slu_event_watch_add(&s, &b, 16, 0, NULL, NULL), 0);
 	send(&s, SLU_EVENT_NO_SPACE, 3);
 	for (uint64_t seq = 2; seq <= 3; seq++) {
 		assert_true(slu_ring_take(&a.ring, &ev, &lost));
@@ -316,7 +316,7 @@ static void who_does_not_read_learns_what_it_missed(void **state)
 
 	(void)state;
 	slu_event_stream_init(&s);
-	assert_int_equal(slu_event_watch_add(&s, &w, 16, NULL, NULL), 0);
+	assert_int_equal(slu_event_watch_add(&s, &w, 16, 0, NULL, NULL), 0);
 	for (uint64_t i = 0; i < 1000; i++)
 		send(&s, SLU_EVENT_WRITEBACK_ERROR, i);
 	send(&s, SLU_EVENT_DATA_LOST, 1000);
@@ -331,6 +331,49 @@ static void who_does_not_read_learns_what_it_missed(void **state)
 	assert_int_equal(lost, 1);
 	assert_int_equal(seen + missed + lost, 1003);
 	assert_int_equal(critical, 2);
+	slu_event_watch_remove(&s, &w);
+	slu_event_stream_fini(&s);
+}
+
+static void who_comes_late_is_told_what_was_last(void **state)
+{
+	struct slu_event_stream s;
+	struct slu_event_watch w;
+	struct slu_event ev;
+	uint64_t lost, seq;
+
+	(void)state;
+	slu_event_stream_init(&s);
+	assert_false(slu_event_stream_last(&s, &ev));
+	/* more than there were */
+	send(&s, SLU_EVENT_MOUNTED, 1);
+	assert_int_equal(slu_event_watch_add(&s, &w, 256, 10, NULL, NULL), 0);
+	assert_true(slu_ring_take(&w.ring, &ev, &lost));
+	assert_int_equal(ev.kind, SLU_EVENT_MOUNTED);
+	assert_false(slu_ring_take(&w.ring, &ev, &lost));
+	slu_event_watch_remove(&s, &w);
+	/* as many as asked for, and what comes after */
+	for (seq = 2; seq <= 3 * SLU_EVENTS_KEPT; seq++)
+		send(&s, SLU_EVENT_NO_SPACE, seq);
+	assert_int_equal(slu_event_watch_add(&s, &w, 256, 2, NULL, NULL), 0);
+	send(&s, SLU_EVENT_NO_SPACE, seq);
+	for (uint64_t want = seq - 2; want <= seq; want++) {
+		assert_true(slu_ring_take(&w.ring, &ev, &lost));
+		assert_int_equal(ev.seq, want);
+		assert_int_equal(ev.ino, want);
+	}
+	assert_false(slu_ring_take(&w.ring, &ev, &lost));
+	slu_event_watch_remove(&s, &w);
+	/* no more than are kept, in order */
+	assert_int_equal(slu_event_watch_add(&s, &w, 256, UINT64_MAX, NULL, NULL), 0);
+	for (uint64_t want = seq - SLU_EVENTS_KEPT + 1; want <= seq; want++) {
+		assert_true(slu_ring_take(&w.ring, &ev, &lost));
+		assert_int_equal(ev.seq, want);
+		assert_int_equal(lost, 0);
+	}
+	assert_false(slu_ring_take(&w.ring, &ev, &lost));
+	assert_true(slu_event_stream_last(&s, &ev));
+	assert_int_equal(ev.seq, seq);
 	slu_event_watch_remove(&s, &w);
 	slu_event_stream_fini(&s);
 }
@@ -359,6 +402,7 @@ int main(void)
 		cmocka_unit_test(real_threads_lose_nothing),
 		cmocka_unit_test(every_watcher_sees_every_event),
 		cmocka_unit_test(who_does_not_read_learns_what_it_missed),
+		cmocka_unit_test(who_comes_late_is_told_what_was_last),
 		cmocka_unit_test(every_kind_has_a_name_of_its_own),
 	};
 

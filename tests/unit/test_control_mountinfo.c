@@ -17,6 +17,7 @@ static void a_line_is_taken_apart(void **state)
 	assert_non_null(e);
 	assert_int_equal(e->major, 0);
 	assert_int_equal(e->minor, 98);
+	assert_true(e->whole);
 	assert_string_equal(e->target, "/mnt/a b");
 	assert_string_equal(e->source, "/data/my\\ vol.img");
 	assert_true(slu_mount_entry_is_ours(e));
@@ -45,6 +46,9 @@ static void other_fuse_mounts_are_not_ours(void **state)
 
 	assert_true(slu_mount_entry_is_fuse(e) && !slu_mount_entry_is_ours(e));
 	slu_mount_entry_free(e);
+	e = slu_mountinfo_parse("1 1 0:1 /folder /x rw - fuse.sluicefs a rw"); /* bound */
+	assert_false(e->whole);
+	slu_mount_entry_free(e);
 	e = slu_mountinfo_parse("1 1 0:1 / /x rw - fuseblk.sluicefs /dev/loop0 rw");
 	assert_true(slu_mount_entry_is_fuse(e) && slu_mount_entry_is_ours(e));
 	slu_mount_entry_free(e);
@@ -68,13 +72,21 @@ static void rubbish_is_no_entry(void **state)
 
 static void the_root_is_found_and_alive(void **state)
 {
-	struct slu_mount_entry *e = slu_mountinfo_by_target("/");
+	struct slu_mount_entry *e = slu_mountinfo_by_target("/"), *proc;
 
 	assert_non_null(e);
 	assert_false(slu_mount_entry_is_dead(e));
 	slu_mount_entry_free(e);
 	assert_null(slu_mountinfo_by_target("/no/such/mount"));
 	assert_null(slu_mountinfo_by_source("/no/such/image"));
+	assert_null(slu_mountinfo_by_device(4095, 1048575));
+	e = slu_mountinfo_by_target("/proc");
+	assert_non_null(e);
+	proc = slu_mountinfo_by_device(e->major, e->minor);
+	assert_non_null(proc);
+	assert_string_equal(proc->type, "proc");
+	slu_mount_entry_free(proc);
+	slu_mount_entry_free(e);
 }
 
 static void paths_become_canonical(void **state)

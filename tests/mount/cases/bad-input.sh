@@ -10,25 +10,31 @@ cp --sparse=always "$IMG" "$SLU_WORK/good.img"
 unchanged() { expect_eq "the image" "$sum" "$(sha1sum <"$IMG")"; }
 
 # The image
-refused 32 'missing.img: No such file' sluicefs -o "$o" "$SLU_WORK/missing.img" "$MNT"
+refused 33 'missing.img: No such file' sluicefs -o "$o" "$SLU_WORK/missing.img" "$MNT"
 refused 8 'missing.img: No such file' fsck.sluicefs "$SLU_WORK/missing.img"
 refused 1 'missing.img: does not exist; --size' mkfs.sluicefs "$SLU_WORK/missing.img"
-refused 32 'directory' sluicefs -o "$o" "$SLU_WORK" "$MNT"
+refused 33 'directory' sluicefs -o "$o" "$SLU_WORK" "$MNT"
 refused 1 'neither a regular file nor a block device' mkfs.sluicefs --size 64M "$SLU_WORK"
 : >"$SLU_WORK/empty.img"
-refused 32 'empty.img.*not a sluicefs volume' sluicefs -o "$o" "$SLU_WORK/empty.img" "$MNT"
+refused 33 'empty.img.*not a sluicefs volume' sluicefs -o "$o" "$SLU_WORK/empty.img" "$MNT"
 refused 8 'empty.img.*not a sluicefs volume' fsck.sluicefs "$SLU_WORK/empty.img"
 head -c 1000000 /dev/urandom >"$SLU_WORK/random.img"
 random=$(sha1sum <"$SLU_WORK/random.img")
-refused 32 'not a sluicefs volume' sluicefs -o "$o" "$SLU_WORK/random.img" "$MNT"
+refused 33 'not a sluicefs volume' sluicefs -o "$o" "$SLU_WORK/random.img" "$MNT"
 refused 8 'not a sluicefs volume' fsck.sluicefs "$SLU_WORK/random.img"
 refused 1 'data .*--force' mkfs.sluicefs --size 64M "$SLU_WORK/random.img"
 expect_eq "a file that is no image" "$random" "$(sha1sum <"$SLU_WORK/random.img")"
 
+# Something else, by its name
+mke2fs -q -t ext4 "$SLU_WORK/ext4.img" 16M
+refused 33 'ext4.img: not a sluicefs volume, but a filesystem of type ext4$' sluicefs -o "$o" "$SLU_WORK/ext4.img" "$MNT"
+refused 8 'ext4.img: .*not a sluicefs volume, but a filesystem of type ext4$' fsck.sluicefs "$SLU_WORK/ext4.img"
+refused 1 'contains a filesystem of type ext4; --force' mkfs.sluicefs "$SLU_WORK/ext4.img"
+
 # Cut short
 truncate -s 32M "$IMG"
 sum=$(sha1sum <"$IMG")
-refused 32 'shorter than the volume' sluicefs -o "$o" "$IMG" "$MNT"
+refused 33 'shorter than the volume' sluicefs -o "$o" "$IMG" "$MNT"
 refused 8 'shorter than the volume' fsck.sluicefs "$IMG"
 unchanged
 
@@ -38,7 +44,7 @@ for patch in "16 02000000 version" "48 0100000000000000 features"; do
 	cp --sparse=always "$SLU_WORK/good.img" "$IMG"
 	mount_patch "$IMG" "$at" "$bytes"
 	sum=$(sha1sum <"$IMG")
-	refused 32 "$word" sluicefs -o "$o" "$IMG" "$MNT"
+	refused 33 "$word" sluicefs -o "$o" "$IMG" "$MNT"
 	refused 8 'version or feature' fsck.sluicefs "$IMG"
 	refused 1 'contains a sluicefs volume' mkfs.sluicefs "$IMG"
 	unchanged
@@ -58,9 +64,9 @@ cp --sparse=always "$SLU_WORK/good.img" "$IMG"
 sum=$(sha1sum <"$IMG")
 
 # The mount point
-refused 32 'mount point .*nowhere.* does not exist' sluicefs -o "$o" "$IMG" "$SLU_WORK/nowhere"
+refused 33 'mount point .*nowhere.* does not exist' sluicefs -o "$o" "$IMG" "$SLU_WORK/nowhere"
 touch "$SLU_WORK/plain"
-refused 32 'plain is not a directory' sluicefs -o "$o" "$IMG" "$SLU_WORK/plain"
+refused 33 'plain is not a directory' sluicefs -o "$o" "$IMG" "$SLU_WORK/plain"
 unchanged
 
 # A dead mount: it says what to type; --replace-stale does it
@@ -87,6 +93,29 @@ sluicefs --replace-stale -o "$o" "$IMG" "$SLU_WORK/a b"
 sluicefs --unmount "$SLU_WORK/a b"
 cp --sparse=always "$SLU_WORK/good.img" "$IMG"
 
+# Served already: by whom, and where. Others than that user are told why they are not answered.
+mkdir -p "$SLU_WORK/other"
+mount_volume
+pid=$(daemon_pid) me="$(id -un) \($(id -u)\)"
+refused 32 "in use by process $pid \(sluicefs\) of user $me: it is mounted on $MNT\$" \
+	sluicefs --wait=0 -o "$o" "$IMG" "$SLU_WORK/other"
+if is_root; then
+	socket=/run/sluicefs/$(mountpoint -d "$MNT")
+	as_nobody() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
+	refused 1 "$MNT: user $me has mounted it: only that user and root are answered" as_nobody sluicectl -m "$MNT" status
+	refused 1 "$socket belongs to user $me: only that user and root" as_nobody sluicectl -s "$socket" status
+	# A socket that its daemon has left
+	kill -KILL "$pid"
+	wait_for 5 eval '! ls "$MNT" >/dev/null 2>&1'
+	refused 1 "nobody listens at $socket: the daemon that did has ended" sluicectl -s "$socket" status
+	refused 1 "$MNT: nobody listens at $socket" sluicectl -m "$MNT" status
+	unmount_dead
+	rm "$socket"
+else
+	umount_volume
+fi
+cp --sparse=always "$SLU_WORK/good.img" "$IMG"
+
 # Options
 refused 1 'unknown option nonsense' sluicefs -o "$o,nonsense" "$IMG" "$MNT"
 refused 1 'commit=' sluicefs -o "$o,commit=often" "$IMG" "$MNT"
@@ -97,9 +126,9 @@ for word in commit=-1 commit= cache_size=1 cache_size=-1M image_offset=17 image_
 	image_size=0 max_write=2M busy_poll=-1 ro=1 commit fsname= subtype= subtype=other; do
 	refused 1 "${word%%=*}" sluicefs -o "$o,$word" "$IMG" "$MNT"
 done
-refused 32 'cache_size: 1 EiB is more than .* of memory' sluicefs -o "$o,cache_size=1E" "$IMG" "$MNT"
-refused 32 'image_offset or image_size do not fit' sluicefs -o "$o,image_offset=1G" "$IMG" "$MNT"
-refused 32 'no such open descriptor' sluicefs --ready-fd=77 -o "$o" "$IMG" "$MNT"
+refused 33 'cache_size: 1 EiB is more than .* of memory' sluicefs -o "$o,cache_size=1E" "$IMG" "$MNT"
+refused 33 'image_offset or image_size do not fit' sluicefs -o "$o,image_offset=1G" "$IMG" "$MNT"
+refused 33 'no such open descriptor' sluicefs --ready-fd=77 -o "$o" "$IMG" "$MNT"
 refused 1 'goes with --unmount' sluicefs -z -o "$o" "$IMG" "$MNT"
 refused 1 'io=' sluicefs -o "rw,io=telepathy" "$IMG" "$MNT"
 refused 1 'errors=' sluicefs -o "$o,errors=ignore" "$IMG" "$MNT"
@@ -133,14 +162,14 @@ unchanged
 # Permissions
 if ! is_root; then
 	chmod 000 "$IMG"
-	refused 32 'Permission denied' sluicefs -o "$o" "$IMG" "$MNT"
+	refused 33 'Permission denied' sluicefs -o "$o" "$IMG" "$MNT"
 	refused 8 'Permission denied' fsck.sluicefs "$IMG"
 	refused 1 'Permission denied' mkfs.sluicefs "$IMG"
 	chmod 644 "$IMG"
 	unchanged
 	refused 1 'Permission denied' mkfs.sluicefs --size 64M /etc/new.img
 	if ! grep -qx user_allow_other /etc/fuse.conf 2>/dev/null; then
-		refused 32 'user_allow_other to /etc/fuse.conf' sluicefs -o "$o,allow_other" "$IMG" "$MNT"
+		refused 33 'user_allow_other to /etc/fuse.conf' sluicefs -o "$o,allow_other" "$IMG" "$MNT"
 	fi
 	refused 32 '.' sluicefs -o "$o" "$IMG" /etc # not his to mount on
 	unchanged

@@ -25,7 +25,9 @@ exec 7>&-
 
 # list
 expect_match list "$MNT +[0-9.]+ MiB +[0-9.]+ MiB +writable +$IMG" "$(sluicectl list)"
-sluicectl -j list | grep -q "\"mountpoint\":\"$MNT\"" || fail "list -j"
+# Others may have volumes here too, so grep is not to close a pipe before their lines.
+sluicectl -j list >"$SLU_WORK/list"
+grep -q "\"mountpoint\":\"$MNT\"" "$SLU_WORK/list" || fail "list -j"
 
 # sync: a copy of the image taken after it is whole
 head -c 10000000 /dev/urandom >"$SLU_WORK/data"
@@ -61,6 +63,16 @@ ctl sync
 ctl metrics | awk '
 	/_bucket/ { if ($NF + 0 < last && $0 !~ /le="0.000001"/) exit 1; last = $NF + 0 }
 	/_count/ { if ($NF + 0 != last) exit 1 }' || fail "a histogram that does not add up"
+
+# watch: what was before, on demand
+past() { # OPTION...: what watch begins with, in a second
+	timeout 1 sluicectl -m "$MNT" "$@" || [ $? = 124 ]
+}
+expect_match "the first event" '^[0-9: -]+ mounted: mounted from .*volume.img$' "$(past watch -n 1)"
+expect_match "the first event" '"kind":"mounted"' "$(past -j watch --last=9)"
+expect_eq "what is told of the past without -n" "" "$(past watch)"
+refused 2 'number of events' sluicectl -m "$MNT" watch -n -1
+expect_match "the event of the mount" 'last event .* mounted from ' "$(ctl status)"
 
 # watch: the volume fills up
 ctl watch >"$SLU_WORK/events" &

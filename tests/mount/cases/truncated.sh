@@ -32,7 +32,7 @@ finish() {
 	timeout 30 sluicefs --unmount "$MNT" || fail "--unmount: status $?"
 	wait_for 10 gone
 	! grep -qi 'assert' "$SLU_WORK/daemon.log" || fail "the daemon has crashed"
-	refused 32 "$1" sluicefs -o "$(options)" "$IMG" "$MNT"
+	refused 33 "$1" sluicefs -o "$(options)" "$IMG" "$MNT"
 	refused 8 "$1" fsck.sluicefs -n "$IMG"
 }
 # read_all: what can be read is right; the rest is EIO. Sets lost.
