@@ -14,8 +14,8 @@ expect_match "what passed" '"passed" : [12][0-9][0-9][0-9],' "$out"
 expect_match "what was refused" '"refused" : 0,' "$out"
 rmdir "$MNT/dir" || fail "sluice-selfwrite --matrix left its file behind"
 refused 1 'missing: cannot make a file there: No such file or directory' sluice-selfwrite --matrix "$MNT/missing"
-refused 1 'expected one DIR' sluice-selfwrite --matrix
-refused 1 '--json goes with --matrix' sluice-selfwrite --json "$MNT/file"
+refused 2 'expected one DIR' sluice-selfwrite --matrix
+refused 2 '--json goes with --matrix' sluice-selfwrite --json "$MNT/file"
 
 # A filesystem that does not answer any more: the verdict comes from outside of it.
 sluice-selfwrite --matrix --timeout 1 "$MNT" >"$SLU_WORK/out" &

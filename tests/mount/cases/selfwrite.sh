@@ -24,7 +24,7 @@ expect_eq "exit status for a writer that hangs" 3 "$status"
 expect_match "the verdict" 'DEADLOCK .* has not moved for 1 s' "$(cat "$SLU_WORK/out")"
 
 refused 1 'mnt/missing/file: No such file or directory' sluice-selfwrite "$MNT/missing/file"
-refused 1 'expected one FILE' sluice-selfwrite
+refused 2 'expected one FILE' sluice-selfwrite
 refused 1 'Is a directory' sluice-selfwrite "$MNT"
 umount_volume
 fsck_clean

@@ -90,6 +90,10 @@ wait "$listening" || fail "metrics --listen: status $?"
 
 total=$(ctl metrics | awk '/^sluicefs_events_total/ { n += $NF } END { print n }')
 kill -CONT "$late"
+caught_up() { # it is not waited for when the volume is unmounted
+	[ "$(tail -n 1 "$SLU_WORK/late" | number seq)" -ge "$total" ]
+}
+wait_for 30 caught_up
 umount_volume
 for watcher in "$watching" "$late"; do
 	wait "$watcher" || fail "watch: status $?"
