@@ -650,6 +650,25 @@ static void wrong_link_counts_are_found(void **state)
 	fixture_expect_text(f, "has 1 subdirectories, so 3 links, its record says 4");
 }
 
+static void inode_no_links(struct slu_disk_inode *di)
+{
+	slu_put_le32(&di->nlink, 0);
+}
+
+/* It would be one that has been removed and is still open, if it had no name. */
+static void an_empty_directory_without_links_is_found(void **state)
+{
+	struct fixture *f = *state;
+
+	fixture_open(f);
+	fixture_change_inode(f, f->ino.sub, inode_no_links);
+	fixture_close(f);
+	fixture_expect(f, SLU_PROBLEM_NLINK, END);
+	fixture_expect_text(f, "has 1 names, its record says 0");
+	assert_int_equal(fixture_repair(f), 0);
+	fixture_expect_repaired(f);
+}
+
 static void inode_more_blocks(struct slu_disk_inode *di)
 {
 	slu_put_le64(&di->blocks, slu_get_le64(&di->blocks) + 1);
@@ -1205,6 +1224,7 @@ int main(void)
 		TEST(blocks_outside_of_the_volume_are_found),
 		TEST(impossible_fields_of_an_inode_are_found),
 		TEST(wrong_link_counts_are_found),
+		TEST(an_empty_directory_without_links_is_found),
 		TEST(a_wrong_number_of_blocks_is_found),
 		TEST(records_without_an_inode_are_found),
 		TEST(records_of_unknown_types_are_found),
