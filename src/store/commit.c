@@ -19,7 +19,7 @@
 #define RETRY_AT_ONCE  3
 #define RETRY_FIRST_NS (100 * SLU_NS_PER_MS)
 #define RETRY_MOST_NS  (5 * SLU_NS_PER_SEC)
-#define SLOW_COMMIT_NS (5 * SLU_NS_PER_SEC)
+#define SLOW_COMMIT_NS SLU_NS_PER_SEC
 
 /* ------------------------------------------------------------------ flush */
 
