@@ -9,7 +9,7 @@
 static struct {
 	struct slu_mutex lock;
 	struct slu_cond changed;
-	const char *at; /* a line that begins so waits */
+	const char *at; /* a line with that waits */
 	bool held;      /* one does */
 } hold;
 
@@ -18,7 +18,7 @@ static void hold_up(void *ctx, int priority, const char *line)
 	(void)ctx;
 	(void)priority;
 	slu_mutex_lock(&hold.lock);
-	while (hold.at && strncmp(line, hold.at, strlen(hold.at)) == 0) {
+	while (hold.at && strstr(line, hold.at)) {
 		hold.held = true;
 		slu_cond_broadcast(&hold.changed);
 		slu_cond_wait(&hold.changed, &hold.lock);
