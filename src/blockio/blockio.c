@@ -499,18 +499,18 @@ int slu_blockio_used(struct slu_blockio *bio, uint64_t blkno, uint64_t *ret)
 
 void slu_blockio_expect(struct slu_blockio *bio, uint64_t nblocks)
 {
-	atomic_store_explicit(&bio->expected, nblocks, memory_order_relaxed);
+	atomic_store_explicit(&bio->expected, nblocks, memory_order_release);
 }
 
 bool slu_blockio_is_cut(struct slu_blockio *bio)
 {
-	uint64_t has;
+	/* Before the image is measured: it is made longer before more of it is expected. */
+	uint64_t expected = atomic_load_explicit(&bio->expected, memory_order_acquire), has;
 
 	if (atomic_load_explicit(&bio->info.cut, memory_order_relaxed))
 		return true;
 	/* A host that does not answer has not said that anything is lost. */
-	if (!bio->engine->length || bio->engine->length(bio->state, &has) ||
-	    has >= atomic_load_explicit(&bio->expected, memory_order_relaxed))
+	if (!bio->engine->length || bio->engine->length(bio->state, &has) || has >= expected)
 		return false;
 	atomic_store_explicit(&bio->info.cut, true, memory_order_relaxed);
 	return true;
