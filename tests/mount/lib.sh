@@ -164,6 +164,17 @@ wait_for() {
 	done
 }
 
+# keep_busy FILE: requests of several kinds, without an end as long as the file is there
+keep_busy() {
+	while [ -e "$1" ]; do
+		mkdir -p "$MNT/x"
+		rmdir "$MNT/x"
+		ls -l "$MNT" >/dev/null
+		echo "$RANDOM" >"$MNT/small"
+		sync "$MNT/small"
+	done
+}
+
 # This case goes on, from its beginning, in a mount namespace of its own. Nothing outside changes.
 private_mounts() {
 	if [ -z "${SLU_PRIVATE:-}" ]; then

@@ -75,6 +75,27 @@ static inline int teardown_rig(void **state)
 	return 0;
 }
 
+/* A thread that does one thing again and again, beside what is tested, until it fails or is stopped. */
+struct hammer {
+	struct rig *r;
+	struct slu_thread thread;
+	unsigned int number, rounds;
+	int err;
+	_Atomic bool *stop;
+	int (*once)(struct hammer *h, struct slu_ctx *ctx);
+};
+
+static inline void hammer_main(void *arg)
+{
+	struct hammer *h = arg;
+	struct slu_ctx ctx = {.may_wait = true};
+
+	while (!atomic_load(h->stop) && !h->err) {
+		h->err = h->once(h, &ctx);
+		h->rounds++;
+	}
+}
+
 /* For slu_fs_syncfs and slu_fs_freeze where no kernel holds anything back. */
 static inline int no_kernel(void *ctx)
 {

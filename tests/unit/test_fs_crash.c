@@ -4,8 +4,7 @@
  * written: fsck finds nothing wrong, no byte shows up that the size does not cover, and every block
  * comes back.
  */
-#include "fs_rig.h"
-#include "sluice/check.h"
+#include "fs_check.h"
 #include <fcntl.h>
 #include <linux/falloc.h>
 
@@ -14,28 +13,10 @@
 
 static uint8_t data[PAGES * 4096], back[sizeof(data)];
 
-static void complain(void *ctx, const struct slu_problem *p)
-{
-	if (!p->note)
-		print_error("%s\n", p->text);
-}
-
 /* fsck of what is on the disk: nothing wrong. Returns the number of orphan records. */
 static uint64_t check_disk(struct rig *r)
 {
-	struct slu_check_opts opts = {.problem = complain};
-	struct slu_simdisk *copy = slu_simdisk_clone(r->disk);
-	struct slu_blockio_opts open = {.engine = "sim", .sim = copy, .readonly = true};
-	struct slu_check_result result;
-	struct slu_blockio *bio;
-	const char *why = NULL;
-
-	assert_int_equal(slu_blockio_open("sim", &open, &bio), 0);
-	assert_int_equal(slu_check(bio, &opts, &result, &why), 0);
-	slu_blockio_close(bio);
-	slu_simdisk_free(copy);
-	assert_int_equal(result.problems, 0);
-	return result.orphans;
+	return check_sound(r->disk).orphans;
 }
 
 static void commit(struct rig *r)

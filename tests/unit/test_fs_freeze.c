@@ -349,14 +349,6 @@ static void what_cannot_be_written_is_not_frozen(void **state)
 
 /* ------------------------------------------------------------------ beside others */
 
-struct hammer {
-	struct rig *r;
-	struct slu_thread thread;
-	unsigned int number, rounds;
-	int err;
-	_Atomic bool *stop;
-};
-
 /* Makes a file, writes it, now and then has it on disk, and deletes it. */
 static int hammer_once(struct hammer *h, struct slu_ctx *ctx)
 {
@@ -382,17 +374,6 @@ static int hammer_once(struct hammer *h, struct slu_ctx *ctx)
 	return err;
 }
 
-static void hammer_main(void *arg)
-{
-	struct hammer *h = arg;
-	struct slu_ctx ctx = {.may_wait = true};
-
-	while (!atomic_load(h->stop) && !h->err) {
-		h->err = hammer_once(h, &ctx);
-		h->rounds++;
-	}
-}
-
 static void freezing_beside_writers_is_whole_each_time(void **state)
 {
 	static uint8_t data[MIB];
@@ -405,7 +386,7 @@ static void freezing_beside_writers_is_whole_each_time(void **state)
 	fill(data, sizeof(data), 1);
 	write_at(r, old, 0, data, sizeof(data));
 	for (unsigned int i = 0; i < slu_array_size(h); i++) {
-		h[i] = (struct hammer){.r = r, .number = i, .stop = &stop};
+		h[i] = (struct hammer){.r = r, .number = i, .stop = &stop, .once = hammer_once};
 		assert_int_equal(slu_thread_start(&h[i].thread, "hammer", hammer_main, &h[i]), 0);
 	}
 	while (slu_clock_ns() < end) {

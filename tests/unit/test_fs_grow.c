@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Growing a mounted volume: what it needs, what it refuses, and the power failing on the way. */
-#include "fs_rig.h"
-#include "sluice/check.h"
+#include "fs_check.h"
 
 #define LONGER (VOLUME_BLOCKS + 6000)
 
@@ -17,28 +16,10 @@ static void set_disk(struct rig *r, uint64_t nblocks)
 	assert_int_equal(slu_blockio_grow(r->fs->bio, nblocks), 0);
 }
 
-static void complain(void *ctx, const struct slu_problem *p)
-{
-	if (!p->note)
-		print_error("%s\n", p->text);
-}
-
 /* fsck of a disk: nothing wrong. The size of the volume. */
 static uint64_t check_disk(struct slu_simdisk *disk)
 {
-	struct slu_check_opts opts = {.problem = complain};
-	struct slu_simdisk *copy = slu_simdisk_clone(disk);
-	struct slu_blockio_opts open = {.engine = "sim", .sim = copy, .readonly = true};
-	struct slu_check_result result;
-	struct slu_blockio *bio;
-	const char *why = NULL;
-
-	assert_int_equal(slu_blockio_open("sim", &open, &bio), 0);
-	assert_int_equal(slu_check(bio, &opts, &result, &why), 0);
-	assert_int_equal(result.problems, 0);
-	slu_blockio_close(bio);
-	slu_simdisk_free(copy);
-	return result.nblocks;
+	return check_sound(disk).nblocks;
 }
 
 /* Takes what is left, in one file. */

@@ -369,14 +369,6 @@ static void a_frozen_volume_is_scrubbed_like_any_other(void **state)
 
 /* ------------------------------------------------------------------ beside others */
 
-struct hammer {
-	struct rig *r;
-	struct slu_thread thread;
-	unsigned int number, rounds;
-	int err;
-	_Atomic bool *stop;
-};
-
 static int hammer_once(struct hammer *h, struct slu_ctx *ctx)
 {
 	struct slu_ns *ns = h->r->fs->ns;
@@ -397,17 +389,6 @@ static int hammer_once(struct hammer *h, struct slu_ctx *ctx)
 	if (!err)
 		err = slu_store_commit(h->r->fs->store, slu_store_txid(h->r->fs->store), true);
 	return err;
-}
-
-static void hammer_main(void *arg)
-{
-	struct hammer *h = arg;
-	struct slu_ctx ctx = {.may_wait = true};
-
-	while (!atomic_load(h->stop) && !h->err) {
-		h->err = hammer_once(h, &ctx);
-		h->rounds++;
-	}
 }
 
 #if defined(SLU_STRESS_POINTS)
@@ -437,7 +418,7 @@ static void beside_writers(struct rig *r, uint64_t ns)
 	unsigned int n = 0;
 
 	for (unsigned int i = 0; i < slu_array_size(h); i++) {
-		h[i] = (struct hammer){.r = r, .number = i, .stop = &stop};
+		h[i] = (struct hammer){.r = r, .number = i, .stop = &stop, .once = hammer_once};
 		assert_int_equal(slu_thread_start(&h[i].thread, "hammer", hammer_main, &h[i]), 0);
 	}
 	while (slu_clock_ns() < end) {

@@ -57,17 +57,8 @@ ended() {
 	expect_eq "the terminal after it" "$(cat "$SLU_WORK/before")" "$(cat "$SLU_WORK/after")"
 }
 
-load() {
-	while [ -e "$SLU_WORK/loaded" ]; do
-		mkdir -p "$MNT/x"
-		rmdir "$MNT/x"
-		ls -l "$MNT" >/dev/null
-		echo "$RANDOM" >"$MNT/small"
-		sync "$MNT/small"
-	done
-}
 touch "$SLU_WORK/loaded"
-load &
+keep_busy "$SLU_WORK/loaded" &
 load=$!
 
 # ---------------------------------------------------------------- shown, sorted, of every size

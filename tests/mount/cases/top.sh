@@ -69,17 +69,8 @@ expect_eq "objects" 3 "$(grep -c '^{"mountpoint":.*}$' "$json")"
 expect_match "the last interval" '"readBytes":0,"writtenBytes":0,' "$(tail -n 1 "$json")"
 
 # As text: at once in a pipe, sorted as one likes.
-load() {
-	while [ -e "$SLU_WORK/loaded" ]; do
-		mkdir -p "$MNT/x"
-		rmdir "$MNT/x"
-		ls -l "$MNT" >/dev/null
-		echo "$RANDOM" >"$MNT/small"
-		sync "$MNT/small"
-	done
-}
 touch "$SLU_WORK/loaded"
-load &
+keep_busy "$SLU_WORK/loaded" &
 load=$!
 top -n 2 -d 0.7 >"$SLU_WORK/text"
 expect_eq "intervals" 2 "$(grep -cE "^$MNT: [0-9:]{8}, up .*, the last 0\.[0-9] s$" "$SLU_WORK/text")"
