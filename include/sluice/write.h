@@ -123,15 +123,15 @@ void slu_read_done(struct slu_read_vec *v);
  * a fresh frame, published dirty where the block has data). Pages under writeback in the range must
  * end first, partial pages on MAPPED blocks must be read first: -EAGAIN with need. Zeroed edges
  * inside the size are dirty pages afterwards. frames are taken from the need as well.
- * Dirty pages that are dropped give their reservation back in the backend's remove().
- * end UINT64_MAX: what lies behind pos in its page is zeroed in memory alone, for the size is to move
- * there, in the same section. Other errors: -EIO (an edge cannot be read), -ENOMEM.
+ * Dirty pages that are dropped give their reservation back in the backend's remove(). Other errors:
+ * -EIO (an edge cannot be read), -ENOMEM.
  */
 int slu_pages_remove(struct slu_aspace *as, struct slu_blockio *bio, uint64_t pos, uint64_t end,
 		     struct slu_need *need);
 /*
- * Truncate: the same to the end of the file, with set_size called between all that may fail and all
- * that changes something. If it fails, with -EAGAIN or for good, nothing has changed.
+ * Truncate: the same to the end of the file, with set_size (NULL: none) called between all that may
+ * fail and all that changes something. If it fails, with -EAGAIN or for good, nothing has changed.
+ * What lies behind pos in its page is zeroed in memory alone, for the size moves there.
  */
 int slu_pages_truncate(struct slu_aspace *as, struct slu_blockio *bio, uint64_t pos,
 		       int (*set_size)(void *arg, struct slu_need *need), void *arg,

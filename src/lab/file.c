@@ -73,17 +73,30 @@ int64_t lab_file_read(struct slu_lab *lab, struct lab_file *f, uint64_t pos, voi
 	return (int64_t)done;
 }
 
+struct cut {
+	struct slu_aspace *as;
+	uint64_t size;
+};
+
+static int cut_size(void *arg, struct slu_need *need)
+{
+	struct cut *cut = arg;
+
+	slu_aspace_set_size(cut->as, cut->size);
+	return 0;
+}
+
 /* One section: pages, size and space go together. */
 static int shrink_locked(struct slu_lab *lab, struct lab_file *f, uint64_t size,
 			 struct slu_need *need)
 {
 	struct slu_iomap_inode *b = f->as.backend;
 	uint64_t from = slu_round_up(size, LAB_PAGE);
-	int err = slu_pages_remove(&f->as, lab->bio, size, UINT64_MAX, need);
+	struct cut cut = {&f->as, size};
+	int err = slu_pages_truncate(&f->as, lab->bio, size, cut_size, &cut, need);
 
 	if (err)
 		return err;
-	slu_aspace_set_size(&f->as, size);
 	do {
 		err = b->ops->remove(b, from, UINT64_MAX - from, 0, NULL);
 	} while (err > 0);

@@ -100,7 +100,7 @@ static int drop_pages(struct slu_inode *inode)
 
 	while (slu_aspace_dirty(&inode->data)) {
 		slu_rwlock_wrlock(&inode->data.lock);
-		err = slu_pages_remove(&inode->data, inode->ns->bio, 0, UINT64_MAX, &need);
+		err = slu_pages_truncate(&inode->data, inode->ns->bio, 0, NULL, NULL, &need);
 		slu_rwlock_wrunlock(&inode->data.lock);
 		if (err == -EAGAIN)
 			err = slu_need_wait(&need);

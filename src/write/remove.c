@@ -134,52 +134,46 @@ static void edge_zero(struct slu_aspace *as, struct edge *e, uint32_t from, uint
 	slu_frames_release(&e->fr);
 }
 
+/* Both at once, on disk too. */
 static int edge_clear(struct slu_aspace *as, struct slu_blockio *bio, uint64_t pgidx, uint32_t from,
-		      uint32_t to, bool dirty, struct slu_need *need)
+		      uint32_t to, struct slu_need *need)
 {
 	struct edge e;
-	int err = edge_prepare(as, bio, pgidx, dirty, &e, need);
+	int err = edge_prepare(as, bio, pgidx, true, &e, need);
 
 	if (!err)
-		edge_zero(as, &e, from, to, dirty);
+		edge_zero(as, &e, from, to, true);
 	return err;
 }
 
 int slu_pages_remove(struct slu_aspace *as, struct slu_blockio *bio, uint64_t pos, uint64_t end,
 		     struct slu_need *need)
 {
-	bool truncate = end == UINT64_MAX;
-	uint64_t first = slu_bytes_to_blocks(pos), last;
-	uint32_t head = (uint32_t)(pos & PAGE_MASK), tail;
+	uint64_t first = slu_bytes_to_blocks(pos), last = end >> SLU_BLOCK_SHIFT;
+	uint32_t head = (uint32_t)(pos & PAGE_MASK), tail = (uint32_t)(end & PAGE_MASK);
 	int err = 0;
 
 	if (pos >= end)
 		return 0;
-	last = truncate ? UINT64_MAX >> SLU_BLOCK_SHIFT : end >> SLU_BLOCK_SHIFT;
-	tail = truncate ? 0 : (uint32_t)(end & PAGE_MASK);
 	if (slu_cache_fill_ranges(as->cache))
 		return -ENOMEM;
 	if (first < last && slu_pages_writeback(as, first, last))
 		return need_writeback(need, as, first, last);
 	/* Zeroing twice does no harm, so an -EAGAIN may come between the two. */
 	if (head && first > last)
-		return edge_clear(as, bio, pos >> SLU_BLOCK_SHIFT, head, tail, true, need);
+		return edge_clear(as, bio, pos >> SLU_BLOCK_SHIFT, head, tail, need);
 	if (head)
-		err = edge_clear(as, bio, pos >> SLU_BLOCK_SHIFT, head, SLU_BLOCK_SIZE, !truncate,
-				 need);
+		err = edge_clear(as, bio, pos >> SLU_BLOCK_SHIFT, head, SLU_BLOCK_SIZE, need);
 	if (!err && tail)
-		err = edge_clear(as, bio, last, 0, tail, true, need);
+		err = edge_clear(as, bio, last, 0, tail, need);
 	if (err)
 		return err;
 	if (first < last) {
 		/* Writeback does not ask for as->lock: it may have started since. */
 		if (slu_pages_drop(as, first, last))
 			return need_writeback(need, as, first, last);
-		slu_aspace_forget(as, first << SLU_BLOCK_SHIFT,
-				  truncate ? UINT64_MAX : last << SLU_BLOCK_SHIFT);
+		slu_aspace_forget(as, first << SLU_BLOCK_SHIFT, last << SLU_BLOCK_SHIFT);
 	}
-	if (truncate)
-		slu_aspace_forget(as, pos, UINT64_MAX);
 	if (as->wb)
 		slu_writeback_cleaned(as->wb, as);
 	return 0;
@@ -205,7 +199,7 @@ int slu_pages_truncate(struct slu_aspace *as, struct slu_blockio *bio, uint64_t 
 		return need_writeback(need, as, first, last);
 	}
 	slu_stress_point("truncate.before_size");
-	err = set_size(arg, need);
+	err = set_size ? set_size(arg, need) : 0;
 	if (err) {
 		slu_aspace_cut_end(as);
 		edge_abandon(as, &e);
