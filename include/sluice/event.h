@@ -84,8 +84,12 @@ struct slu_event_stream {
 void slu_event_stream_init(struct slu_event_stream *s);
 /* Nobody watches, or posts, any more. */
 void slu_event_stream_fini(struct slu_event_stream *s);
-/* The newest event; false: there was none. */
-bool slu_event_stream_last(struct slu_event_stream *s, struct slu_event *ret);
+/*
+ * The newest event of those that are kept and wanted (NULL: any); false: there is none. wanted is
+ * called under the stream's lock.
+ */
+bool slu_event_stream_last(struct slu_event_stream *s, bool (*wanted)(const struct slu_event *ev),
+			   struct slu_event *ret);
 struct slu_event_sink slu_event_stream_sink(struct slu_event_stream *s);
 
 /*

@@ -71,12 +71,18 @@ static void stream_post(void *ctx, const struct slu_event *posted)
 	slu_mutex_unlock(&s->lock);
 }
 
-bool slu_event_stream_last(struct slu_event_stream *s, struct slu_event *ret)
+bool slu_event_stream_last(struct slu_event_stream *s, bool (*wanted)(const struct slu_event *ev),
+			   struct slu_event *ret)
 {
+	bool found = false;
+
 	slu_mutex_lock(&s->lock);
-	*ret = s->kept[s->seq % SLU_EVENTS_KEPT];
+	for (uint64_t seq = s->seq; seq && s->seq - seq < SLU_EVENTS_KEPT && !found; seq--) {
+		*ret = s->kept[seq % SLU_EVENTS_KEPT];
+		found = !wanted || wanted(ret);
+	}
 	slu_mutex_unlock(&s->lock);
-	return ret->seq > 0;
+	return found;
 }
 
 struct slu_event_sink slu_event_stream_sink(struct slu_event_stream *s)

@@ -15,16 +15,6 @@
 #define FUSE_DEVICE "/dev/fuse"
 #define FUSE_CONF   "/etc/fuse.conf"
 
-static void fail(GError **error, enum exit_status status, const char *fmt, ...) G_GNUC_PRINTF(3, 4);
-static void fail(GError **error, enum exit_status status, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	*error = g_error_new_valist(DAEMON_ERROR, status, fmt, ap);
-	va_end(ap);
-}
-
 /* Of a name: what is not there, or not allowed, is so until somebody changes it. */
 static enum exit_status status_of(int err)
 {
@@ -46,14 +36,14 @@ bool check_fuse_device(const struct daemon_opts *o, GError **error)
 	if (access(FUSE_DEVICE, R_OK | W_OK) == 0)
 		return true;
 	if (access(FUSE_DEVICE, F_OK) == 0) {
-		fail(error, STATUS_FAILED,
-		     "no permission to open " FUSE_DEVICE
-		     ": an administrator has to open it to all (chmod 666 " FUSE_DEVICE ")");
+		g_set_error(error, DAEMON_ERROR, STATUS_FAILED,
+			    "no permission to open " FUSE_DEVICE
+			    ": an administrator has to open it to all (chmod 666 " FUSE_DEVICE ")");
 		return false;
 	}
-	fail(error, STATUS_FAILED,
-	     "there is no " FUSE_DEVICE ": load the module (modprobe fuse), or give the "
-	     "container the device (--device " FUSE_DEVICE ")");
+	g_set_error(error, DAEMON_ERROR, STATUS_FAILED,
+		    "there is no " FUSE_DEVICE ": load the module (modprobe fuse), or give the "
+		    "container the device (--device " FUSE_DEVICE ")");
 	return false;
 }
 
@@ -76,9 +66,9 @@ bool check_allow_other(const struct daemon_opts *o, GError **error)
 {
 	if (!o->allow_other || geteuid() == 0 || conf_allows_other())
 		return true;
-	fail(error, STATUS_MISTAKE,
-	     "allow_other is not allowed to ordinary users here: an administrator has to "
-	     "add the line user_allow_other to " FUSE_CONF);
+	g_set_error(error, DAEMON_ERROR, STATUS_MISTAKE,
+		    "allow_other is not allowed to ordinary users here: an administrator has to "
+		    "add the line user_allow_other to " FUSE_CONF);
 	return false;
 }
 
@@ -92,8 +82,9 @@ bool check_cache_size(const struct daemon_opts *o, GError **error)
 		return true;
 	slu_format_size(o->cache_size, want_str);
 	slu_format_size(have, have_str);
-	fail(error, STATUS_MISTAKE, "cache_size: %s is more than the %s of memory in this machine",
-	     want_str, have_str);
+	g_set_error(error, DAEMON_ERROR, STATUS_MISTAKE,
+		    "cache_size: %s is more than the %s of memory in this machine", want_str,
+		    have_str);
 	return false;
 }
 
@@ -101,7 +92,8 @@ bool check_ready_fd(const struct daemon_opts *o, GError **error)
 {
 	if (o->ready_fd < 0 || fcntl(o->ready_fd, F_GETFD) >= 0)
 		return true;
-	fail(error, STATUS_MISTAKE, "--ready-fd=%d: there is no such open descriptor", o->ready_fd);
+	g_set_error(error, DAEMON_ERROR, STATUS_MISTAKE,
+		    "--ready-fd=%d: there is no such open descriptor", o->ready_fd);
 	return false;
 }
 
@@ -113,8 +105,8 @@ static bool clear_dead(const char *path, GError **error)
 
 	if (slu_mount_detach(path, 0, why, sizeof(why)) &&
 	    slu_mount_detach(path, SLU_DETACH_LAZY, why, sizeof(why))) {
-		fail(error, STATUS_FAILED, "the dead mount on %s cannot be unmounted: %s", path,
-		     why);
+		g_set_error(error, DAEMON_ERROR, STATUS_FAILED,
+			    "the dead mount on %s cannot be unmounted: %s", path, why);
 		return false;
 	}
 	return true;
@@ -141,16 +133,16 @@ static bool check_dead(const struct daemon_opts *o, const char *path, GError **e
 		if (!o->replace_stale) {
 			g_autofree char *typed = quoted(path);
 
-			fail(error, STATUS_FAILED,
-			     "%s is a dead mount (Transport endpoint is not connected): "
-			     "type \"fusermount3 -u %s\", or use --replace-stale",
-			     path, typed);
+			g_set_error(error, DAEMON_ERROR, STATUS_FAILED,
+				    "%s is a dead mount (Transport endpoint is not connected): "
+				    "type \"fusermount3 -u %s\", or use --replace-stale",
+				    path, typed);
 			return false;
 		}
 		if (!clear_dead(path, error))
 			return false;
 	}
-	fail(error, STATUS_FAILED, "too many dead mounts on %s", path);
+	g_set_error(error, DAEMON_ERROR, STATUS_FAILED, "too many dead mounts on %s", path);
 	return false;
 }
 
@@ -161,10 +153,11 @@ static void check_failed_stat(const char *path, int err, GError **error)
 
 	/* Not even root may look into somebody's mount without allow_other. */
 	if (e && err == EACCES && slu_mount_entry_is_fuse(e))
-		fail(error, STATUS_FAILED, "%s is in use: user %s has mounted %s there", path, user,
-		     e->source);
+		g_set_error(error, DAEMON_ERROR, STATUS_FAILED,
+			    "%s is in use: user %s has mounted %s there", path, user, e->source);
 	else
-		fail(error, status_of(err), "the mount point %s: %s", path, g_strerror(err));
+		g_set_error(error, DAEMON_ERROR, status_of(err), "the mount point %s: %s", path,
+			    g_strerror(err));
 	slu_mount_entry_free(e);
 }
 
@@ -178,11 +171,11 @@ char *check_mountpoint(const struct daemon_opts *o, GError **error)
 	path = slu_path_canonical(o->mountpoint);
 	if (!path) {
 		if (errno == ENOENT)
-			fail(error, STATUS_MISTAKE, "the mount point %s does not exist",
-			     o->mountpoint);
+			g_set_error(error, DAEMON_ERROR, STATUS_MISTAKE,
+				    "the mount point %s does not exist", o->mountpoint);
 		else
-			fail(error, status_of(errno), "the mount point %s: %s", o->mountpoint,
-			     g_strerror(errno));
+			g_set_error(error, DAEMON_ERROR, status_of(errno), "the mount point %s: %s",
+				    o->mountpoint, g_strerror(errno));
 		return NULL;
 	}
 	if (!check_dead(o, path, error))
@@ -192,7 +185,8 @@ char *check_mountpoint(const struct daemon_opts *o, GError **error)
 		return NULL;
 	}
 	if (!S_ISDIR(st.st_mode)) {
-		fail(error, STATUS_MISTAKE, "the mount point %s is not a directory", path);
+		g_set_error(error, DAEMON_ERROR, STATUS_MISTAKE,
+			    "the mount point %s is not a directory", path);
 		return NULL;
 	}
 	return g_steal_pointer(&path);
@@ -207,16 +201,18 @@ char *check_image(const struct daemon_opts *o, bool *ret_device, GError **error)
 
 	path = slu_path_canonical(o->image);
 	if (!path || stat(path, &st)) {
-		fail(error, status_of(errno), "%s: %s", o->image, g_strerror(errno));
+		g_set_error(error, DAEMON_ERROR, status_of(errno), "%s: %s", o->image,
+			    g_strerror(errno));
 		return NULL;
 	}
 	if (S_ISDIR(st.st_mode)) {
-		fail(error, STATUS_MISTAKE, "%s is a directory: the first argument is the image",
-		     path);
+		g_set_error(error, DAEMON_ERROR, STATUS_MISTAKE,
+			    "%s is a directory: the first argument is the image", path);
 		return NULL;
 	}
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
-		fail(error, STATUS_MISTAKE, "%s is neither a file nor a block device", path);
+		g_set_error(error, DAEMON_ERROR, STATUS_MISTAKE,
+			    "%s is neither a file nor a block device", path);
 		return NULL;
 	}
 	*ret_device = S_ISBLK(st.st_mode);

@@ -156,6 +156,8 @@ void report_events_flush(struct report_events *r);
 /* What an event says, for people; at most REPORT_LINE bytes. */
 #define REPORT_LINE 512u
 void report_event_line(const struct slu_event *ev, char *line, size_t size);
+/* Whether it is logged as an error, or as worse. */
+bool report_is_error(const struct slu_event *ev);
 
 /* ------------------------------------------------------------------ journal.c */
 

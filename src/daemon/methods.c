@@ -165,7 +165,7 @@ static void run_status(void *ctx, struct slu_control_call *call)
 	json_object_set_double_member(o, "uptime", (double)(slu_clock_ns() - v->start_ns) / 1e9);
 	set_int(o, "pid", (uint64_t)getpid());
 	set_kernel(o, v);
-	if (slu_event_stream_last(v->stream, &last))
+	if (slu_event_stream_last(v->stream, NULL, &last))
 		json_object_set_object_member(o, "lastEvent", describe_event(&last, 0));
 	slu_control_reply(call, wrapped("status", o));
 }

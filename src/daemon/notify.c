@@ -93,7 +93,7 @@ static void send_status(const struct served *v)
 	slu_format_size((atomic_load(&cache->dirty) + atomic_load(&cache->writeback)) *
 				SLU_BLOCK_SIZE,
 			dirty);
-	if (slu_event_stream_last(v->stream, &ev) && ev.kind != SLU_EVENT_MOUNTED)
+	if (slu_event_stream_last(v->stream, report_is_error, &ev))
 		report_event_line(&ev, last, sizeof(last));
 	notify_send("STATUS=%s%s%s of %s available, %s not yet written%s%s\n",
 		    slu_fs_frozen(v->stack->fs, &left_ns) ? "Frozen; " : "",

@@ -195,6 +195,11 @@ static int priority_of(const struct slu_event *ev)
 	}
 }
 
+bool report_is_error(const struct slu_event *ev)
+{
+	return priority_of(ev) <= LOG_ERR;
+}
+
 /* ev: what the line is about, or NULL. */
 static void emit(struct report_events *r, int priority, const struct slu_event *ev,
 		 const char *line)

@@ -19,16 +19,6 @@ struct busy {
 	char comm[64];
 };
 
-static void fail(GError **error, enum exit_status status, const char *fmt, ...) G_GNUC_PRINTF(3, 4);
-static void fail(GError **error, enum exit_status status, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	*error = g_error_new_valist(DAEMON_ERROR, status, fmt, ap);
-	va_end(ap);
-}
-
 static void tell_busy(void *ctx, int pid, const char *comm)
 {
 	struct busy *b = ctx;
@@ -67,10 +57,11 @@ static void busy_error(GError **error, const char *image, const struct busy *bus
 	g_autofree char *whose = of_user(busy->pid);
 
 	if (busy->pid)
-		fail(error, STATUS_FAILED, "%s is in use by process %d (%s)%s%s", image, busy->pid,
-		     busy->comm, whose, where);
+		g_set_error(error, DAEMON_ERROR, STATUS_FAILED,
+			    "%s is in use by process %d (%s)%s%s", image, busy->pid, busy->comm,
+			    whose, where);
 	else
-		fail(error, STATUS_FAILED, "%s is in use%s", image, where);
+		g_set_error(error, DAEMON_ERROR, STATUS_FAILED, "%s is in use%s", image, where);
 	slu_mount_entry_free(e);
 }
 
@@ -84,24 +75,26 @@ static void open_error(GError **error, const struct daemon_opts *o, const char *
 	case -ENOSYS:
 	case -EPERM:
 		if (o->engine) {
-			fail(error, STATUS_MISTAKE, "io=%s is not available here: %s", o->engine,
-			     strerror(-err));
+			g_set_error(error, DAEMON_ERROR, STATUS_MISTAKE,
+				    "io=%s is not available here: %s", o->engine, strerror(-err));
 			return;
 		}
 		break;
 	case -EINVAL:
 		if (o->image_offset || o->image_size) {
-			fail(error, STATUS_MISTAKE,
-			     "%s: image_offset or image_size do not fit the image", image);
+			g_set_error(error, DAEMON_ERROR, STATUS_MISTAKE,
+				    "%s: image_offset or image_size do not fit the image", image);
 			return;
 		}
 		break;
 	case -ENOTBLK:
-		fail(error, STATUS_MISTAKE, "%s is neither a file nor a block device", image);
+		g_set_error(error, DAEMON_ERROR, STATUS_MISTAKE,
+			    "%s is neither a file nor a block device", image);
 		return;
 	}
-	fail(error, err == -EACCES || err == -ENOENT ? STATUS_MISTAKE : STATUS_FAILED,
-	     "%s cannot be opened: %s", image, strerror(-err));
+	g_set_error(error, DAEMON_ERROR,
+		    err == -EACCES || err == -ENOENT ? STATUS_MISTAKE : STATUS_FAILED,
+		    "%s cannot be opened: %s", image, strerror(-err));
 }
 
 static struct slu_blockio *open_image(const struct daemon_opts *o, const char *image,
@@ -144,15 +137,17 @@ static void volume_error(GError **error, const struct daemon_opts *o, const char
 	char content[128];
 
 	if (why && err == -EIO)
-		fail(error, status, "%s: %s (or it cannot be read)", image, why);
+		g_set_error(error, DAEMON_ERROR, status, "%s: %s (or it cannot be read)", image,
+			    why);
 	else if (why && err == -EINVAL &&
 		 slu_content_describe(image, o->image_offset, o->image_size, content,
 				      sizeof(content)))
-		fail(error, status, "%s: %s, but %s", image, why, content);
+		g_set_error(error, DAEMON_ERROR, status, "%s: %s, but %s", image, why, content);
 	else if (why)
-		fail(error, status, "%s: %s", image, why);
+		g_set_error(error, DAEMON_ERROR, status, "%s: %s", image, why);
 	else
-		fail(error, status, "%s cannot be mounted: %s", image, strerror(-err));
+		g_set_error(error, DAEMON_ERROR, status, "%s cannot be mounted: %s", image,
+			    strerror(-err));
 }
 
 bool stack_open(struct stack *st, const struct daemon_opts *o, const char *image,

@@ -344,7 +344,7 @@ static void who_comes_late_is_told_what_was_last(void **state)
 
 	(void)state;
 	slu_event_stream_init(&s);
-	assert_false(slu_event_stream_last(&s, &ev));
+	assert_false(slu_event_stream_last(&s, NULL, &ev));
 	/* more than there were */
 	send(&s, SLU_EVENT_MOUNTED, 1);
 	assert_int_equal(slu_event_watch_add(&s, &w, 256, 10, NULL, NULL), 0);
@@ -372,9 +372,36 @@ static void who_comes_late_is_told_what_was_last(void **state)
 		assert_int_equal(lost, 0);
 	}
 	assert_false(slu_ring_take(&w.ring, &ev, &lost));
-	assert_true(slu_event_stream_last(&s, &ev));
+	assert_true(slu_event_stream_last(&s, NULL, &ev));
 	assert_int_equal(ev.seq, seq);
 	slu_event_watch_remove(&s, &w);
+	slu_event_stream_fini(&s);
+}
+
+static bool is_no_space(const struct slu_event *ev)
+{
+	return ev->kind == SLU_EVENT_NO_SPACE;
+}
+
+static void the_last_one_that_is_wanted_is_found(void **state)
+{
+	struct slu_event_stream s;
+	struct slu_event ev;
+
+	(void)state;
+	slu_event_stream_init(&s);
+	assert_false(slu_event_stream_last(&s, is_no_space, &ev));
+	for (uint64_t seq = 1; seq <= 4; seq++)
+		send(&s, seq % 2 ? SLU_EVENT_NO_SPACE : SLU_EVENT_THAWED, seq);
+	assert_true(slu_event_stream_last(&s, is_no_space, &ev));
+	assert_int_equal(ev.seq, 3);
+	/* for as long as it is kept */
+	for (uint64_t seq = 5; seq < 3 + SLU_EVENTS_KEPT; seq++)
+		send(&s, SLU_EVENT_THAWED, seq);
+	assert_true(slu_event_stream_last(&s, is_no_space, &ev));
+	assert_int_equal(ev.seq, 3);
+	send(&s, SLU_EVENT_THAWED, 3 + SLU_EVENTS_KEPT);
+	assert_false(slu_event_stream_last(&s, is_no_space, &ev));
 	slu_event_stream_fini(&s);
 }
 
@@ -403,6 +430,7 @@ int main(void)
 		cmocka_unit_test(every_watcher_sees_every_event),
 		cmocka_unit_test(who_does_not_read_learns_what_it_missed),
 		cmocka_unit_test(who_comes_late_is_told_what_was_last),
+		cmocka_unit_test(the_last_one_that_is_wanted_is_found),
 		cmocka_unit_test(every_kind_has_a_name_of_its_own),
 	};
 
