@@ -88,8 +88,12 @@ expect_match "the last event" 'last event .* no space' "$(ctl status)"
 [ "$(metric 'sluicefs_events_total{volume="'"$MNT"'",kind="no-space"}')" -ge 1 ] || fail "the event was not counted"
 
 # Peers that send garbage or do not read hold up nobody.
-head -c 200000 /dev/urandom | timeout 10 socat - UNIX-CONNECT:"$socket" >/dev/null 2>&1 || true
+sent_away=$(metric sluicefs_control_dropped_total)
+head -c 200000 /dev/urandom | tr -d '\0' >"$SLU_WORK/garbage"
+! timeout 10 curl -s --unix-socket "$socket" --data-binary "@$SLU_WORK/garbage" http://sluicefs/ >/dev/null ||
+	fail "garbage was answered"
 ctl status >/dev/null
+expect_eq "clients that were sent away" $((sent_away + 1)) "$(metric sluicefs_control_dropped_total)"
 
 # What is wrong is one line.
 refused 2 'no command' sluicectl
