@@ -89,9 +89,22 @@ wait "$listening" || fail "metrics --listen: status $?"
 # ---------------------------------------------------------------- what was seen
 
 total=$(ctl metrics | awk '/^sluicefs_events_total/ { n += $NF } END { print n }')
+# account NAME: all events up to the total are in what that watcher has printed, or counted there as
+# lost; a full ring keeps the older ones, so the last that one reads may be a number. Those before the
+# watch are no loss.
+account() {
+	awk -v total="$total" -v name="$1" '
+	function member(m) { return match($0, "\"" m "\":[0-9]+") ? substr($0, RSTART + length(m) + 3, RLENGTH - length(m) - 3) + 0 : -1 }
+	{ seq = member("seq"); lost = member("lost"); all_lost += lost
+	  if (seq == 0) { gap += lost; next }
+	  if (last && seq - last - 1 != lost + gap) { print name ": from " last " to " seq ", " lost + gap " lost"; bad = 1 }
+	  last = seq; gap = 0; n++ }
+	END { if (last + gap < total) { print name ": ended at " last ", with " gap " lost, of " total; bad = 1 }
+	      print name ": " n " events, " all_lost " lost and counted"; exit bad }' "$SLU_WORK/$1"
+}
 kill -CONT "$late"
 caught_up() { # it is not waited for when the volume is unmounted
-	[ "$(tail -n 1 "$SLU_WORK/late" | number seq)" -ge "$total" ]
+	account late >"$SLU_WORK/caught_up"
 }
 wait_for 30 caught_up
 umount_volume
@@ -99,17 +112,8 @@ for watcher in "$watching" "$late"; do
 	wait "$watcher" || fail "watch: status $?"
 done
 wait "$top" && fail "top did not see that the daemon has ended"
-# Their numbers have no gap that is not counted. Those before the watch, and the last, are no loss.
-for file in events late; do
-	awk -v total="$total" -v file=$file '
-	function member(name) { return match($0, "\"" name "\":[0-9]+") ? substr($0, RSTART + length(name) + 3, RLENGTH - length(name) - 3) + 0 : -1 }
-	{ seq = member("seq"); lost = member("lost"); all_lost += lost
-	  if (seq == 0) { gap += lost; next }
-	  if (last && seq - last - 1 != lost + gap) { print file ": from " last " to " seq ", " lost + gap " lost"; bad = 1 }
-	  last = seq; gap = 0; n++ }
-	END { if (last + gap < total) { print file ": ended at " last ", of " total; bad = 1 }
-	      print file ": " n " events, " all_lost " lost and counted"; exit bad }' "$SLU_WORK/$file" >>"$SLU_WORK/watched" ||
-		fail "$(cat "$SLU_WORK/watched")"
+for name in events late; do
+	account $name >>"$SLU_WORK/watched" || fail "$(cat "$SLU_WORK/watched")"
 done
 intervals=$(grep -c '"operations"' "$SLU_WORK/top")
 [ "$intervals" -ge $((seconds / 2)) ] || fail "top has shown $intervals intervals"
