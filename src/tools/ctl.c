@@ -117,12 +117,14 @@ static struct slu_mount_entry *the_mount(const struct ctl *c)
 	return configured ? find_mount(configured) : NULL;
 }
 
-/* Root may ask whoever listens there, others those of their own. */
-static uid_t owner_of_socket(const char *path)
+struct slu_control_client *ctl_connect_socket(const char *path, GError **error)
 {
 	struct stat st;
+	uid_t uid = geteuid();
 
-	return geteuid() == 0 && !stat(path, &st) ? st.st_uid : geteuid();
+	if (uid == 0 && !stat(path, &st))
+		uid = st.st_uid;
+	return slu_control_connect(path, uid, error);
 }
 
 struct slu_control_client *ctl_connect(const struct ctl *c)
@@ -132,7 +134,7 @@ struct slu_control_client *ctl_connect(const struct ctl *c)
 	struct slu_mount_entry *e;
 
 	if (c->socket) {
-		client = slu_control_connect(c->socket, owner_of_socket(c->socket), &error);
+		client = ctl_connect_socket(c->socket, &error);
 	} else {
 		e = the_mount(c);
 		if (!e)

@@ -140,7 +140,7 @@ static struct slu_control_client *connect_to(const struct metrics_target *t, GEr
 	struct slu_mount_entry *e;
 
 	if (t->socket)
-		return slu_control_connect(t->socket, geteuid(), error);
+		return ctl_connect_socket(t->socket, error);
 	e = slu_mountinfo_by_target(t->mountpoint);
 	if (e && slu_mount_entry_is_ours(e))
 		client = slu_control_connect_mount(e, error);

@@ -28,6 +28,8 @@ enum { CTL_OK, CTL_FAILED, CTL_USAGE, CTL_DAMAGED = 4 };
 
 /* The daemon that was asked for, or the only one there is. NULL after a line. */
 struct slu_control_client *ctl_connect(const struct ctl *c);
+/* Whoever listens there: root may ask anybody's, others those of their own. NULL and error. */
+struct slu_control_client *ctl_connect_socket(const char *path, GError **error);
 /*
  * The mount point that was asked for, without links, whether or not something is mounted there; or
  * that of the only volume there is. The caller's; NULL after a line.

@@ -111,6 +111,25 @@ if is_root; then
 	refused 1 "$MNT: nobody listens at $socket" sluicectl -m "$MNT" status
 	unmount_dead
 	rm "$socket"
+	# Root is answered by anybody's, whichever way it asks.
+	theirs=$SLU_WORK/nobody
+	install -d -o 65534 -g 65534 "$theirs" "$theirs/mnt"
+	as_nobody mkfs.sluicefs -q --size 32M "$theirs/image"
+	mode=$(stat -c %a /dev/fuse) status=0
+	chmod 666 /dev/fuse # as Debian has it
+	as_nobody env XDG_RUNTIME_DIR="$theirs" sluicefs "$theirs/image" "$theirs/mnt" || status=$?
+	chmod "$mode" /dev/fuse
+	expect_eq "a mount by somebody else" 0 $status
+	socket=$theirs/sluicefs/$(as_nobody mountpoint -d "$theirs/mnt")
+	expect_match "another user's volume" 'state +writable' "$(sluicectl -s "$socket" status)"
+	sluicectl -s "$socket" metrics --listen 127.0.0.1:0 >"$SLU_WORK/listen" &
+	listening=$!
+	wait_for 10 grep -q http "$SLU_WORK/listen"
+	expect_match "another user's metrics" 'sluicefs_up\{[^}]*\} 1$' \
+		"$(curl -fsS "$(sed -n 's/.*\(http[^ ]*\).*/\1/p' "$SLU_WORK/listen")" | grep '^sluicefs_up{')"
+	kill "$listening"
+	wait "$listening"
+	as_nobody sluicefs --unmount "$theirs/mnt"
 else
 	umount_volume
 fi
