@@ -211,7 +211,7 @@ static bool connect_to(struct ctl *c, const char *name, const struct stat *st)
 	g_autoptr(GPtrArray) all = slu_mountinfo_ours();
 	g_autoptr(GError) error = NULL;
 
-	if (c->mountpoint || c->socket) {
+	if (c->mountpoint || c->socket || c->config) {
 		c->client = ctl_connect(c);
 		return c->client != NULL;
 	}
