@@ -50,6 +50,8 @@ int ctl_top(struct ctl *c, char **args);
 int ctl_sync(struct ctl *c, char **args);
 int ctl_grow(struct ctl *c, char **args);
 
+/* "3 d 2 h", "5 min 0 s"; g_free. */
+char *ctl_duration(double seconds);
 /* Local time, of seconds since 1970; g_free. */
 char *ctl_time(double seconds);
 

@@ -52,18 +52,6 @@ static void print_line(const char *name, const char *fmt, ...)
 	putchar('\n');
 }
 
-static void print_duration(double seconds)
-{
-	long s = (long)seconds;
-
-	if (s >= 86400)
-		print_line("up", "%ld d %ld h", s / 86400, s / 3600 % 24);
-	else if (s >= 3600)
-		print_line("up", "%ld h %ld min", s / 3600, s / 60 % 60);
-	else
-		print_line("up", "%ld min %ld s", s / 60, s % 60);
-}
-
 static void print_space(JsonObject *space, gint64 files)
 {
 	char all[SLU_SIZE_STR], available[SLU_SIZE_STR], reserved[SLU_SIZE_STR];
@@ -89,6 +77,17 @@ static void print_cache(JsonObject *cache)
 			   number(cache, "failed"));
 }
 
+char *ctl_duration(double seconds)
+{
+	long s = (long)seconds;
+
+	if (s >= 86400)
+		return g_strdup_printf("%ld d %ld h", s / 86400, s / 3600 % 24);
+	if (s >= 3600)
+		return g_strdup_printf("%ld h %ld min", s / 3600, s / 60 % 60);
+	return g_strdup_printf("%ld min %ld s", s / 60, s % 60);
+}
+
 char *ctl_time(double seconds)
 {
 	g_autoptr(GDateTime) when = g_date_time_new_from_unix_local((gint64)seconds);
@@ -107,6 +106,8 @@ static void print_status(JsonObject *s)
 		   *cache = inner(s, "cache"), *kernel = inner(s, "kernel"),
 		   *event = inner(s, "lastEvent"), *frozen = inner(s, "frozen"),
 		   *scrub = inner(s, "scrub");
+	g_autofree char *up =
+		ctl_duration(json_object_get_double_member_with_default(s, "uptime", 0));
 	const char *why = text(s, "why");
 
 	print_line("mounted on", "%s", text(s, "mountpoint"));
@@ -125,7 +126,7 @@ static void print_status(JsonObject *s)
 	if (cache)
 		print_cache(cache);
 	print_line("open files", "%" G_GINT64_FORMAT, number(s, "openFiles"));
-	print_duration(json_object_get_double_member_with_default(s, "uptime", 0));
+	print_line("up", "%s", up);
 	print_line("process", "%" G_GINT64_FORMAT " (version %s)", number(s, "pid"),
 		   text(s, "version"));
 	if (kernel)

@@ -173,22 +173,11 @@ static void add(GPtrArray *lines, const char *fmt, ...)
 	g_ptr_array_add(lines, line);
 }
 
-static char *up(double seconds)
-{
-	long s = (long)seconds;
-
-	if (s >= 86400)
-		return g_strdup_printf("%ld d %ld h", s / 86400, s / 3600 % 24);
-	if (s >= 3600)
-		return g_strdup_printf("%ld h %ld min", s / 3600, s / 60 % 60);
-	return g_strdup_printf("%ld min %ld s", s / 60, s % 60);
-}
-
 static void add_head(GPtrArray *lines, JsonObject *t, double seconds, const GArray *ops)
 {
 	g_autoptr(GDateTime) when = g_date_time_new_from_unix_local((gint64)number(t, "time"));
 	g_autofree char *clock = when ? g_date_time_format(when, "%T") : g_strdup("?");
-	g_autofree char *uptime = up(number(t, "uptime"));
+	g_autofree char *uptime = ctl_duration(number(t, "uptime"));
 	char a[SLU_SIZE_STR], b[SLU_SIZE_STR], c[SLU_SIZE_STR], x[CELL], y[CELL], z[CELL];
 	double requests = 0, errors = 0;
 
