@@ -41,8 +41,14 @@ struct slu_fs_opts {
 int slu_fs_mount(struct slu_blockio *bio, const struct slu_fs_opts *opts, struct slu_fs **ret,
 		 const char **why);
 /*
- * Writes out, commits, takes the stack down, closes the blockio. Returns the first error;
- * everything is freed all the same.
+ * Writes everything out and commits, for the last time: nobody changes anything any more. Data that
+ * cannot be written is given up, and events say so. From here on only slu_ns_path and slu_fs_unmount
+ * may be called. Returns the first error.
+ */
+int slu_fs_stop(struct slu_fs *fs);
+/*
+ * Stops it if that has not been done, takes the stack down, closes the blockio. Returns the first
+ * error, of stopping too; everything is freed all the same.
  */
 int slu_fs_unmount(struct slu_fs *fs);
 

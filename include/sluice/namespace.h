@@ -98,6 +98,8 @@ struct slu_inode {
 	uint32_t refs;  /* requests, open handles, pins */
 	uint32_t npins; /* of these: dirty pages, times to be written */
 	uint32_t nopen; /* of these: open handles */
+	/* where the kernel, which has forgotten it since, found it last; 0: not known */
+	uint64_t found_in;
 	/* lru: idle inodes, or those to be reclaimed */
 	struct slu_inode *hash_next, *lru_next, *lru_prev, *dirty_next, *dirty_prev;
 	_Atomic uint64_t
@@ -189,10 +191,10 @@ int slu_ns_sync_attrs(struct slu_ns *ns);
 void slu_inode_awaits(struct slu_inode *inode);
 
 /*
- * The kernel has been told of ino once more / forgets it n times. When nobody knows an orphan any
- * more it is freed.
+ * The kernel has been told of ino n times more, as an entry of parent (0: not as one) / forgets it n
+ * times. When nobody knows an orphan any more it is freed.
  */
-void slu_ns_lookup_count(struct slu_ns *ns, uint64_t ino, uint64_t n);
+void slu_ns_lookup_count(struct slu_ns *ns, uint64_t ino, uint64_t parent, uint64_t n);
 void slu_ns_forget(struct slu_ns *ns, uint64_t ino, uint64_t n);
 
 /* An open handle pins the inode (nopen). */
@@ -230,6 +232,12 @@ int slu_ns_rmdir(struct slu_ns *ns, struct slu_ctx *ctx, uint64_t parent, const 
  */
 int slu_ns_rename(struct slu_ns *ns, struct slu_ctx *ctx, uint64_t parent, const char *name,
 		  uint64_t newparent, const char *newname, unsigned int flags);
+/*
+ * A path of ino from the root of the volume, "/a/b", terminated, for messages: the one by which it
+ * was found last, as far as it still has that. With may_wait false only what is in memory is looked
+ * at (-EAGAIN: that is not enough). -ENOENT: not known, or no name left; -ENAMETOOLONG; -EIO.
+ */
+int slu_ns_path(struct slu_ns *ns, uint64_t ino, bool may_wait, char *buf, size_t size);
 /* Returns the length; buf gets at most size bytes, not terminated. */
 int slu_ns_readlink(struct slu_ns *ns, struct slu_ctx *ctx, uint64_t ino, char *buf, size_t size);
 

@@ -142,6 +142,8 @@ struct report_events {
 	struct slu_event_stream *stream;
 	struct slu_event_watch watch;
 	int wake_fd; /* an eventfd that the main loop polls, or -1; set before anybody posts */
+	struct slu_fs *fs; /* to ask what an inode is called; NULL: not mounted */
+	bool may_wait;     /* to read that from the disk */
 	/* the main thread's */
 	uint64_t window_ns[SLU_EVENT_KINDS];
 	uint32_t in_window[SLU_EVENT_KINDS];
@@ -153,11 +155,24 @@ int report_events_init(struct report_events *r, struct slu_event_stream *stream)
 void report_events_fini(struct report_events *r);
 /* Logs what is waiting. Main thread. */
 void report_events_flush(struct report_events *r);
-/* What an event says, for people; at most REPORT_LINE bytes. */
+/*
+ * What an event says, for people; at most REPORT_LINE bytes. path: that of its inode, of which a long
+ * one shows its end; NULL: there is none, or it is not known.
+ */
 #define REPORT_LINE 512u
-void report_event_line(const struct slu_event *ev, char *line, size_t size);
+void report_event_line(const struct slu_event *ev, const char *path, char *line, size_t size);
 /* Whether it is logged as an error, or as worse. */
 bool report_is_error(const struct slu_event *ev);
+
+/* ------------------------------------------------------------------ path.c */
+
+/*
+ * A path with control characters, backslashes and what is not UTF-8 as \ooo, in octal: as the kernel
+ * writes it in mountinfo, and so that printf %b has it back. g_free.
+ */
+char *path_escape(const char *path);
+/* That of an inode from the volume's root: see slu_ns_path. NULL: not known, or ino is 0. g_free. */
+char *path_of(struct slu_fs *fs, uint64_t ino, bool may_wait);
 
 /* ------------------------------------------------------------------ journal.c */
 
@@ -173,13 +188,14 @@ struct journal_fields {
 	unsigned int n;
 	char *fields[JOURNAL_MAX_FIELDS];
 };
-/* volume, image, ev: NULL if there is none. */
+/* volume, image, ev, and the path of ev's inode: NULL if there is none. */
 void journal_fields_init(struct journal_fields *f, int priority, const char *volume,
-			 const char *image, const struct slu_event *ev, const char *line);
+			 const char *image, const struct slu_event *ev, const char *path,
+			 const char *line);
 void journal_fields_fini(struct journal_fields *f);
 /* False: it could not be sent, or this build cannot. */
 bool journal_send(int priority, const char *volume, const char *image, const struct slu_event *ev,
-		  const char *line);
+		  const char *path, const char *line);
 
 /* ------------------------------------------------------------------ serve.c */
 

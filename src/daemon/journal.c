@@ -17,9 +17,8 @@
 #include <systemd/sd-journal.h>
 #endif
 
-#define JOURNAL_SOCKET   "/run/systemd/journal/socket"
-#define JOURNAL_DEV_LOG  "/run/systemd/journal/dev-log"
-#define JOURNAL_MAX_LINE 1024u /* bytes of a field, its name included; what is longer is cut */
+#define JOURNAL_SOCKET  "/run/systemd/journal/socket"
+#define JOURNAL_DEV_LOG "/run/systemd/journal/dev-log"
 
 static const char *const message_ids[SLU_EVENT_KINDS] = {
 	[SLU_EVENT_WRITEBACK_ERROR] = "ef7b33f3847e4289966c0b2bf6bdbe52",
@@ -126,7 +125,8 @@ static void add_numbers(struct journal_fields *f, const struct slu_event *ev)
 }
 
 void journal_fields_init(struct journal_fields *f, int priority, const char *volume,
-			 const char *image, const struct slu_event *ev, const char *line)
+			 const char *image, const struct slu_event *ev, const char *path,
+			 const char *line)
 {
 	f->n = 0;
 	add(f, "MESSAGE=%s%s%s", volume ? volume : "", volume ? ": " : "", line);
@@ -141,6 +141,8 @@ void journal_fields_init(struct journal_fields *f, int priority, const char *vol
 	add(f, "MESSAGE_ID=%s", journal_message_id(ev->kind));
 	add(f, "SLUICEFS_EVENT=%s", slu_event_kind_name(ev->kind));
 	add_numbers(f, ev);
+	if (path)
+		add(f, "SLUICEFS_PATH=%s", path);
 }
 
 void journal_fields_fini(struct journal_fields *f)
@@ -153,7 +155,7 @@ void journal_fields_fini(struct journal_fields *f)
 
 #ifdef SLU_HAVE_SYSTEMD
 bool journal_send(int priority, const char *volume, const char *image, const struct slu_event *ev,
-		  const char *line)
+		  const char *path, const char *line)
 {
 	struct iovec iov[JOURNAL_MAX_FIELDS];
 	struct journal_fields f;
@@ -162,7 +164,7 @@ bool journal_send(int priority, const char *volume, const char *image, const str
 	/* libsystemd says nothing where the journal is not there. */
 	if (access(JOURNAL_SOCKET, W_OK))
 		return false;
-	journal_fields_init(&f, priority, volume, image, ev, line);
+	journal_fields_init(&f, priority, volume, image, ev, path, line);
 	for (unsigned int i = 0; i < f.n; i++)
 		iov[i] = (struct iovec){f.fields[i], strlen(f.fields[i])};
 	err = sd_journal_sendv(iov, (int)f.n);
@@ -171,7 +173,7 @@ bool journal_send(int priority, const char *volume, const char *image, const str
 }
 #else
 bool journal_send(int priority, const char *volume, const char *image, const struct slu_event *ev,
-		  const char *line)
+		  const char *path, const char *line)
 {
 	return false;
 }

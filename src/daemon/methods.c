@@ -109,12 +109,13 @@ static char *uuid_text(const uint8_t id[16])
 	return g_string_free(s, FALSE);
 }
 
-static JsonObject *describe_event(const struct slu_event *ev, uint64_t lost)
+static JsonObject *describe_event(const struct served *v, const struct slu_event *ev, uint64_t lost)
 {
+	g_autofree char *path = path_of(v->stack->fs, ev->ino, true);
 	JsonObject *o = json_object_new();
 	char line[REPORT_LINE];
 
-	report_event_line(ev, line, sizeof(line));
+	report_event_line(ev, path, line, sizeof(line));
 	set_int(o, "seq", ev->seq);
 	json_object_set_double_member(o, "time",
 				      (double)ev->when.tv_sec + (double)ev->when.tv_nsec / 1e9);
@@ -123,6 +124,8 @@ static JsonObject *describe_event(const struct slu_event *ev, uint64_t lost)
 	json_object_set_boolean_member(o, "critical", slu_event_is_critical(ev->kind));
 	if (ev->ino)
 		set_int(o, "inode", ev->ino);
+	if (path)
+		json_object_set_string_member(o, "path", path);
 	if (ev->ino && ev->len) {
 		set_int(o, "position", ev->pos);
 		set_int(o, "length", ev->len);
@@ -166,7 +169,7 @@ static void run_status(void *ctx, struct slu_control_call *call)
 	set_int(o, "pid", (uint64_t)getpid());
 	set_kernel(o, v);
 	if (slu_event_stream_last(v->stream, NULL, &last))
-		json_object_set_object_member(o, "lastEvent", describe_event(&last, 0));
+		json_object_set_object_member(o, "lastEvent", describe_event(v, &last, 0));
 	slu_control_reply(call, wrapped("status", o));
 }
 
@@ -193,13 +196,14 @@ static JsonObject *only_lost(uint64_t lost)
 }
 
 /* What is in the ring now. False: the client has gone. */
-static bool send_events(struct slu_control_call *call, struct slu_event_watch *w)
+static bool send_events(struct slu_control_call *call, const struct served *v,
+			struct slu_event_watch *w)
 {
 	struct slu_event ev;
 	uint64_t lost;
 
 	while (slu_ring_take(&w->ring, &ev, &lost)) {
-		if (!slu_control_continue(call, wrapped("event", describe_event(&ev, lost))))
+		if (!slu_control_continue(call, wrapped("event", describe_event(v, &ev, lost))))
 			return false;
 	}
 	return !lost || slu_control_continue(call, wrapped("event", only_lost(lost)));
@@ -225,11 +229,11 @@ static void run_watch(void *ctx, struct slu_control_call *call)
 	}
 	while (slu_control_wait(call, fd, SLU_NO_DEADLINE)) {
 		(void)!read(fd, &n, sizeof(n));
-		if (!send_events(call, &w))
+		if (!send_events(call, v, &w))
 			break;
 	}
 	/* What was posted until the server was stopped is still told. */
-	(void)send_events(call, &w);
+	(void)send_events(call, v, &w);
 	slu_event_watch_remove(v->stream, &w);
 	close(fd);
 }

@@ -93,9 +93,12 @@ static JsonArray *describe_slowest(const struct served *v, struct slu_slow_watch
 	JsonArray *all = json_array_new();
 
 	for (unsigned int i = 0; i < n; i++) {
+		g_autofree char *path = path_of(v->stack->fs, slow[i].ino, true);
 		JsonObject *o = json_object_new();
 
 		set_int(o, "inode", slow[i].ino);
+		if (path)
+			json_object_set_string_member(o, "path", path);
 		json_object_set_string_member(o, "operation", slu_session_op_name(slow[i].opcode));
 		json_object_set_double_member(o, "seconds", seconds((double)slow[i].ns));
 		json_array_add_object_element(all, o);

@@ -81,6 +81,7 @@ static void send_status(const struct served *v)
 	const struct slu_cache_stats *cache = slu_cache_stats(v->stack->fs->cache);
 	char available[SLU_SIZE_STR], all[SLU_SIZE_STR], dirty[SLU_SIZE_STR];
 	char last[REPORT_LINE] = "";
+	g_autofree char *path = NULL;
 	struct slu_store_info info;
 	struct slu_statfs st;
 	struct slu_event ev;
@@ -93,8 +94,10 @@ static void send_status(const struct served *v)
 	slu_format_size((atomic_load(&cache->dirty) + atomic_load(&cache->writeback)) *
 				SLU_BLOCK_SIZE,
 			dirty);
-	if (slu_event_stream_last(v->stream, report_is_error, &ev))
-		report_event_line(&ev, last, sizeof(last));
+	if (slu_event_stream_last(v->stream, report_is_error, &ev)) {
+		path = path_of(v->stack->fs, ev.ino, false);
+		report_event_line(&ev, path, last, sizeof(last));
+	}
 	notify_send("STATUS=%s%s%s of %s available, %s not yet written%s%s\n",
 		    slu_fs_frozen(v->stack->fs, &left_ns) ? "Frozen; " : "",
 		    info.readonly || v->stack->fs->readonly ? "Read-only; " : "", available, all,

@@ -38,12 +38,12 @@ void report_to_syslog(void)
 	atomic_store(&use_syslog, true);
 }
 
-static void say(int priority, const struct slu_event *ev, const char *line)
+static void say(int priority, const struct slu_event *ev, const char *path, const char *line)
 {
 	bool background = atomic_load(&use_syslog);
 	bool journal = background ? syslog_is_journal : journal_is(STDERR_FILENO);
 
-	if (journal && journal_send(priority, log_volume, log_image, ev, line))
+	if (journal && journal_send(priority, log_volume, log_image, ev, path, line))
 		return;
 	if (background)
 		syslog(priority, "%s: %s", log_volume, line);
@@ -63,7 +63,7 @@ void report(int priority, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(line, sizeof(line), fmt, ap);
 	va_end(ap);
-	say(priority, NULL, line);
+	say(priority, NULL, NULL, line);
 }
 
 /* ------------------------------------------------------------------ events */
@@ -89,35 +89,52 @@ void report_events_fini(struct report_events *r)
 	slu_event_watch_remove(r->stream, &r->watch);
 }
 
-void report_event_line(const struct slu_event *ev, char *line, size_t size)
+#define SUBJECT_PATH 256u /* bytes of it that a line has room for */
+#define SUBJECT_SIZE (SUBJECT_PATH + 64u)
+
+/* "inode 42 (/a/b)" */
+static void subject(const struct slu_event *ev, const char *path, char buf[SUBJECT_SIZE])
 {
-	unsigned long long ino = ev->ino, pos = ev->pos, len = ev->len;
+	unsigned long long ino = ev->ino;
+	size_t len = path ? strlen(path) : 0;
+
+	if (!path)
+		snprintf(buf, SUBJECT_SIZE, "inode %llu", ino);
+	else if (len <= SUBJECT_PATH)
+		snprintf(buf, SUBJECT_SIZE, "inode %llu (%s)", ino, path);
+	else
+		snprintf(buf, SUBJECT_SIZE, "inode %llu (...%s)", ino,
+			 g_utf8_find_next_char(path + len - SUBJECT_PATH, NULL));
+}
+
+void report_event_line(const struct slu_event *ev, const char *path, char *line, size_t size)
+{
+	unsigned long long pos = ev->pos, len = ev->len;
 	const char *err = ev->error ? strerror(-ev->error) : "unknown error";
 	const char *text = ev->text ? ev->text : "";
-	char from[SLU_SIZE_STR], to[SLU_SIZE_STR];
+	char from[SLU_SIZE_STR], to[SLU_SIZE_STR], inode[SUBJECT_SIZE];
 
+	subject(ev, path, inode);
 	switch (ev->kind) {
 	case SLU_EVENT_WRITEBACK_ERROR:
 		snprintf(line, size,
-			 "inode %llu, bytes %llu+%llu cannot be written: %s; kept, will be retried",
-			 ino, pos, len, err);
+			 "%s, bytes %llu+%llu cannot be written: %s; kept, will be retried", inode,
+			 pos, len, err);
 		break;
 	case SLU_EVENT_DATA_LOST:
-		snprintf(line, size, "DATA LOST: inode %llu, bytes %llu+%llu: %s", ino, pos, len,
-			 err);
+		snprintf(line, size, "DATA LOST: %s, bytes %llu+%llu: %s", inode, pos, len, err);
 		break;
 	case SLU_EVENT_READ_ERROR:
-		snprintf(line, size, "inode %llu, bytes %llu+%llu cannot be read: %s", ino, pos,
-			 len, err);
+		snprintf(line, size, "%s, bytes %llu+%llu cannot be read: %s", inode, pos, len,
+			 err);
 		break;
 	case SLU_EVENT_COMMIT_FAILED:
 		snprintf(line, size, "metadata cannot be written: %s; kept, will be retried", err);
 		break;
 	case SLU_EVENT_NODE_CORRUPT:
 		if (ev->ino)
-			snprintf(line, size,
-				 "the metadata of inode %llu is damaged: %s; run fsck.sluicefs",
-				 ino, text);
+			snprintf(line, size, "the metadata of %s is damaged: %s; run fsck.sluicefs",
+				 inode, text);
 		else
 			snprintf(line, size,
 				 "the metadata in block %llu is damaged; run fsck.sluicefs", pos);
@@ -200,14 +217,23 @@ bool report_is_error(const struct slu_event *ev)
 	return priority_of(ev) <= LOG_ERR;
 }
 
-/* ev: what the line is about, or NULL. */
+/* ev: what the line is about, and the path of its inode; or NULL. */
 static void emit(struct report_events *r, int priority, const struct slu_event *ev,
-		 const char *line)
+		 const char *path, const char *line)
 {
 	if (r->write)
 		r->write(priority, line);
 	else
-		say(priority, ev, line);
+		say(priority, ev, path, line);
+}
+
+static void emit_event(struct report_events *r, const struct slu_event *ev)
+{
+	g_autofree char *path = r->fs ? path_of(r->fs, ev->ino, r->may_wait) : NULL;
+	char line[REPORT_LINE];
+
+	report_event_line(ev, path, line, sizeof(line));
+	emit(r, priority_of(ev), ev, path, line);
 }
 
 /* A disk that fails does so for every block; ten lines say as much as ten thousand. */
@@ -220,7 +246,7 @@ static bool within_rate(struct report_events *r, unsigned int kind)
 		if (r->suppressed[kind]) {
 			snprintf(line, sizeof(line), "%llu more lines like that were left out",
 				 (unsigned long long)r->suppressed[kind]);
-			emit(r, LOG_NOTICE, NULL, line);
+			emit(r, LOG_NOTICE, NULL, NULL, line);
 		}
 		r->window_ns[kind] = now;
 		r->in_window[kind] = 0;
@@ -244,11 +270,9 @@ void report_events_flush(struct report_events *r)
 		if (lost) {
 			snprintf(line, sizeof(line), "%llu events came too fast to be logged",
 				 (unsigned long long)lost);
-			emit(r, LOG_WARNING, NULL, line);
+			emit(r, LOG_WARNING, NULL, NULL, line);
 		}
-		if (more && (slu_event_is_critical(ev.kind) || within_rate(r, ev.kind))) {
-			report_event_line(&ev, line, sizeof(line));
-			emit(r, priority_of(&ev), &ev, line);
-		}
+		if (more && (slu_event_is_critical(ev.kind) || within_rate(r, ev.kind)))
+			emit_event(r, &ev);
 	} while (more);
 }

@@ -231,6 +231,7 @@ static bool go_up(struct daemon *d, const struct slu_mount_opts *mount, GError *
 	d->events.wake_fd = d->wake_fd;
 	if (!stack_open(&d->stack, d->o, d->image, &sink, error))
 		return false;
+	d->events.fs = d->stack.fs;
 	err = slu_mounter_mount(d->mounter, d->stack.readonly, &fd, why, sizeof(why));
 	if (err) {
 		g_set_error(error, DAEMON_ERROR, STATUS_FAILED, "%s cannot be mounted: %s",
@@ -456,8 +457,14 @@ static int go_down(struct daemon *d)
 	close_control(d);
 	if (d->session)
 		slu_session_stop(d->session);
-	if (d->stack.fs)
+	if (d->stack.fs) {
+		(void)slu_fs_stop(d->stack.fs);
+		/* What is lost is named while there is somebody to ask for its name. */
+		d->events.may_wait = true;
+		report_events_flush(&d->events);
+		d->events.fs = NULL;
 		err = slu_fs_unmount(d->stack.fs);
+	}
 	d->stack.fs = NULL;
 	slu_session_free(d->session);
 	d->session = NULL;

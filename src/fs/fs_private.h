@@ -10,6 +10,10 @@ struct slu_fs_private {
 	_Atomic bool readonly;          /* also fs->readonly; changes at a remount */
 	_Atomic uint64_t full_noted_ns; /* when the event said last that the volume is full */
 
+	/* stack.c: slu_fs_stop has been called, and this is what it said */
+	bool stopped;
+	int stop_error;
+
 	/* gate.c */
 	struct slu_mutex gate_lock; /* leaf: nopen_write, nwriting, resizing of every inode */
 	struct slu_cond gate_free;

@@ -170,11 +170,12 @@ static void keep_first(int *first, int err)
 		*first = err;
 }
 
-int slu_fs_unmount(struct slu_fs *fs)
+int slu_fs_stop(struct slu_fs *fs)
 {
-	struct slu_fs_private *p = fs->p;
 	int err = 0;
 
+	if (fs->p->stopped)
+		return fs->p->stop_error;
 	slu_fs_end_freezes(fs);
 	scrub_end(fs);
 	housekeep_stop(fs);
@@ -184,6 +185,17 @@ int slu_fs_unmount(struct slu_fs *fs)
 	/* The last attempt on pages that would not be written names what is lost. */
 	if (fs->wb)
 		keep_first(&err, slu_writeback_free(fs->wb));
+	fs->wb = NULL;
+	fs->p->stopped = true;
+	fs->p->stop_error = err;
+	return err;
+}
+
+int slu_fs_unmount(struct slu_fs *fs)
+{
+	struct slu_fs_private *p = fs->p;
+	int err = slu_fs_stop(fs);
+
 	slu_ns_free(fs->ns);
 	slu_volume_fini(&fs->vol);
 	slu_cache_free(fs->cache);

@@ -66,7 +66,7 @@ static int fill_entry(void *ctx, const char *name, size_t len, uint64_t cookie,
 		/* A node id of 0: nothing to remember, and nothing to forget. */
 		if (!is_dot(name, len)) {
 			reply_fill_entry(&p->entry_out, attr);
-			slu_ns_lookup_count(f->req->s->fs->ns, attr->ino, 1);
+			slu_ns_lookup_count(f->req->s->fs->ns, attr->ino, request_ino(f->req), 1);
 		}
 	}
 	d->ino = attr->ino;

@@ -205,7 +205,7 @@ static int create(struct ns_op *op, struct create *c, struct slu_attr *ret)
 
 	c->attr.ino = ns_new_ino(ns);
 	c->attr.mode = c->mode;
-	err = lookups_add(&ns->lookups, c->attr.ino, 1);
+	err = lookups_add(&ns->lookups, c->attr.ino, op->nnames ? op->dir[0] : 0, 1);
 	if (err)
 		return err;
 	err = itable_new(ns, &c->attr, &c->inode);

@@ -147,6 +147,54 @@ void dir_put_entry(struct slu_batch *b, uint64_t dir, const struct ns_name *name
 	slu_batch_put(b, &key, value, DIRENT_HEAD + name->len);
 }
 
+/* ------------------------------------------------------------------ a name by its inode */
+
+#define SEARCH_AT_ONCE 1024u /* entries, under the store's lock */
+
+struct search {
+	uint64_t ino;
+	char *name;
+	size_t len; /* 0: not found yet */
+	uint64_t left;
+};
+
+static int search_entry(void *ctx, const struct slu_key *key, const void *value, size_t len)
+{
+	struct search *s = ctx;
+	struct ns_dirent entry;
+	struct ns_name name;
+
+	if (s->left == 0)
+		return 1;
+	s->left--;
+	if (!parse_entry(key, value, len, &entry, &name) || entry.ino != s->ino)
+		return 0;
+	memcpy(s->name, name.s, name.len);
+	s->len = name.len;
+	return 1;
+}
+
+int dir_name_of(struct slu_ns *ns, uint64_t dir, uint64_t ino, char name[NS_NAME_MAX],
+		size_t *ret_len, uint64_t *looks, struct slu_need *need)
+{
+	struct slu_key from = SLU_KEY(dir, SLU_REC_DIRENT, 0);
+	struct slu_key end = SLU_KEY(dir, SLU_REC_DIRENT, UINT64_MAX);
+	struct search s = {.ino = ino, .name = name};
+	uint64_t some;
+	int more;
+
+	do {
+		some = slu_min(*looks, (uint64_t)SEARCH_AT_ONCE);
+		s.left = some;
+		more = slu_store_scan(ns->store, &from, &end, search_entry, &s, need);
+		*looks -= some - s.left;
+	} while (more == 1 && !s.len && *looks);
+	if (more < 0)
+		return more;
+	*ret_len = s.len;
+	return s.len ? 0 : -ENOENT;
+}
+
 /* ------------------------------------------------------------------ listing */
 
 /*

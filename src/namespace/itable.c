@@ -245,12 +245,14 @@ void itable_set_orphan(struct slu_inode *inode, bool orphan)
 	say_reclaim(ns, more);
 }
 
-void itable_forgotten(struct slu_ns *ns, uint64_t ino)
+void itable_forgotten(struct slu_ns *ns, uint64_t ino, uint64_t parent)
 {
 	bool more = false;
 
 	slu_mutex_lock(&ns->table.lock);
 	struct slu_inode *inode = hash_find(&ns->table, ino);
+	if (inode && parent)
+		inode->found_in = parent;
 	if (inode && inode->orphan)
 		more = settle(&ns->table, inode);
 	slu_mutex_unlock(&ns->table.lock);
@@ -491,6 +493,15 @@ struct slu_inode *itable_peek(struct slu_ns *ns, uint64_t ino)
 		inode = NULL;
 	slu_mutex_unlock(&ns->table.lock);
 	return inode;
+}
+
+uint64_t itable_found_in(struct slu_ns *ns, uint64_t ino)
+{
+	slu_mutex_lock(&ns->table.lock);
+	const struct slu_inode *inode = hash_find(&ns->table, ino);
+	uint64_t parent = inode ? inode->found_in : 0;
+	slu_mutex_unlock(&ns->table.lock);
+	return parent;
 }
 
 int itable_new(struct slu_ns *ns, const struct slu_attr *attr, struct slu_inode **ret)

@@ -83,7 +83,7 @@ int slu_ns_link(struct slu_ns *ns, struct slu_ctx *ctx, uint64_t ino, uint64_t p
 	err = slu_inode_get(ns, ino, &inode);
 	if (err)
 		return err;
-	err = lookups_add(&ns->lookups, ino, 1);
+	err = lookups_add(&ns->lookups, ino, 0, 1);
 	if (err)
 		goto put;
 	err = op_run(&op);
@@ -91,6 +91,7 @@ int slu_ns_link(struct slu_ns *ns, struct slu_ctx *ctx, uint64_t ino, uint64_t p
 		slu_ns_forget(ns, ino, 1);
 		goto put;
 	}
+	lookups_found(&ns->lookups, ino, parent);
 	ns_count(ns, links);
 	slu_inode_attr(inode, ret);
 put:

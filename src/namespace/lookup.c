@@ -25,7 +25,7 @@ static int lookup_dots(struct slu_ns *ns, struct slu_inode *dir, const char *nam
 	}
 	if (ret->nlink == 0)
 		return -ESTALE;
-	return lookups_add(&ns->lookups, ret->ino, 1);
+	return lookups_add(&ns->lookups, ret->ino, 0, 1);
 }
 
 /* Whether the directory `child` is named in dir and says so too, looked at under dir's lock. */
@@ -83,7 +83,7 @@ static int lookup_entry(struct slu_inode *dir, const struct ns_name *name,
 	} else if (S_ISDIR(ret->mode) && ret->parent != dir->ino) {
 		err = dir_belongs(dir, name, child);
 	} else {
-		err = lookups_add(&ns->lookups, ret->ino, 1);
+		err = lookups_add(&ns->lookups, ret->ino, dir->ino, 1);
 	}
 	slu_inode_put(child);
 	return err;
@@ -127,15 +127,17 @@ put:
 	return err;
 }
 
-void slu_ns_lookup_count(struct slu_ns *ns, uint64_t ino, uint64_t n)
+void slu_ns_lookup_count(struct slu_ns *ns, uint64_t ino, uint64_t parent, uint64_t n)
 {
 	/* Too little memory to remember: then no orphan is freed before the end of the mount. */
-	if (n && lookups_add(&ns->lookups, ino, n))
+	if (n && lookups_add(&ns->lookups, ino, parent, n))
 		atomic_store(&ns->lookups.lost, true);
 }
 
 void slu_ns_forget(struct slu_ns *ns, uint64_t ino, uint64_t n)
 {
+	uint64_t parent = lookups_parent(&ns->lookups, ino);
+
 	if (n && lookups_sub(&ns->lookups, ino, n) == 0)
-		itable_forgotten(ns, ino);
+		itable_forgotten(ns, ino, parent);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How often the kernel has been told of an inode: one count per inode number, and nothing else, so
- * that a kernel that remembers millions of inodes costs 16 to 64 bytes for each and not an inode
- * object.
+ * How often the kernel has been told of an inode, and where: a count and a directory per inode
+ * number, and nothing else, so that a kernel that remembers millions of inodes costs 32 to 96 bytes
+ * for each and not an inode object.
  *
  * Open addressing with linear probing, in shards with a leaf lock each. Removal shifts what follows
  * back, so there are no tombstones. Called by every operation that answers the kernel with an
@@ -80,7 +80,7 @@ static int make_room(struct ns_shard *s)
 	return -ENOMEM;
 }
 
-int lookups_add(struct ns_lookups *l, uint64_t ino, uint64_t n)
+int lookups_add(struct ns_lookups *l, uint64_t ino, uint64_t parent, uint64_t n)
 {
 	struct ns_shard *s = shard_of(l, ino);
 	struct ns_lookup *e;
@@ -93,10 +93,11 @@ int lookups_add(struct ns_lookups *l, uint64_t ino, uint64_t n)
 		if (err)
 			goto unlock;
 		e = find(s, ino);
-		e->ino = ino;
-		e->count = 0;
+		*e = (struct ns_lookup){.ino = ino};
 		s->used++;
 	}
+	if (parent)
+		e->parent = parent;
 	e->count = e->count > UINT64_MAX - n ? UINT64_MAX : e->count + n;
 	err = 0;
 unlock:
@@ -143,18 +144,40 @@ uint64_t lookups_sub(struct ns_lookups *l, uint64_t ino, uint64_t n)
 	return left;
 }
 
-uint64_t lookups_get(struct ns_lookups *l, uint64_t ino)
+/* A copy; all zero if it is not known. */
+static struct ns_lookup known(struct ns_lookups *l, uint64_t ino)
 {
 	struct ns_shard *s = shard_of(l, ino);
-	uint64_t count = 0;
+	struct ns_lookup found = {0};
+
+	slu_mutex_lock(&s->lock);
+	if (s->cap)
+		found = *find(s, ino);
+	slu_mutex_unlock(&s->lock);
+	return found;
+}
+
+uint64_t lookups_get(struct ns_lookups *l, uint64_t ino)
+{
+	return known(l, ino).count;
+}
+
+uint64_t lookups_parent(struct ns_lookups *l, uint64_t ino)
+{
+	return known(l, ino).parent;
+}
+
+void lookups_found(struct ns_lookups *l, uint64_t ino, uint64_t parent)
+{
+	struct ns_shard *s = shard_of(l, ino);
 
 	slu_mutex_lock(&s->lock);
 	if (s->cap) {
-		const struct ns_lookup *e = find(s, ino);
-		count = e->ino ? e->count : 0;
+		struct ns_lookup *e = find(s, ino);
+		if (e->ino)
+			e->parent = parent;
 	}
 	slu_mutex_unlock(&s->lock);
-	return count;
 }
 
 void lookups_clear(struct ns_lookups *l)

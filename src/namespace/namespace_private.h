@@ -41,6 +41,7 @@
 struct ns_lookup {
 	uint64_t ino; /* 0: free */
 	uint64_t count;
+	uint64_t parent; /* the directory it was found in, or moved to, last; 0: none known */
 };
 
 struct ns_shard {
@@ -56,10 +57,14 @@ struct ns_lookups {
 
 void lookups_init(struct ns_lookups *l);
 void lookups_fini(struct ns_lookups *l);
-int lookups_add(struct ns_lookups *l, uint64_t ino, uint64_t n);
+/* parent: where it was found, or 0 to leave that as it is. -ENOMEM. */
+int lookups_add(struct ns_lookups *l, uint64_t ino, uint64_t parent, uint64_t n);
 /* Returns what is left. Taking more than there is leaves 0. */
 uint64_t lookups_sub(struct ns_lookups *l, uint64_t ino, uint64_t n);
 uint64_t lookups_get(struct ns_lookups *l, uint64_t ino);
+uint64_t lookups_parent(struct ns_lookups *l, uint64_t ino); /* 0: not known */
+/* It is in parent now, if it is known at all. */
+void lookups_found(struct ns_lookups *l, uint64_t ino, uint64_t parent);
 void lookups_clear(struct ns_lookups *l);
 
 /* ------------------------------------------------------------------ itable.c */
@@ -88,6 +93,8 @@ void itable_fini(struct slu_ns *ns);
 int itable_get_any(struct slu_ns *ns, uint64_t ino, struct slu_inode **ret);
 /* The inode if it is in memory and alive, with a reference; NULL otherwise. Never waits. */
 struct slu_inode *itable_peek(struct slu_ns *ns, uint64_t ino);
+/* The directory in which it was found before it was forgotten, or 0. */
+uint64_t itable_found_in(struct slu_ns *ns, uint64_t ino);
 /* A new inode, in state LOADING and referenced; then either made live or dropped. */
 int itable_new(struct slu_ns *ns, const struct slu_attr *attr, struct slu_inode **ret);
 void itable_live(struct slu_inode *inode);
@@ -96,8 +103,8 @@ void itable_drop(struct slu_inode *inode);
 void itable_trim(struct slu_ns *ns);
 /* Meta lock held. */
 void itable_set_orphan(struct slu_inode *inode, bool orphan);
-/* The kernel has forgotten ino: an orphan may be free to go. */
-void itable_forgotten(struct slu_ns *ns, uint64_t ino);
+/* The kernel has forgotten ino, last found in parent: an orphan may be free to go. */
+void itable_forgotten(struct slu_ns *ns, uint64_t ino, uint64_t parent);
 /* Meta lock held. The record on disk is, or is no longer, older than memory: times, mostly. */
 void itable_attr_dirty(struct slu_inode *inode);
 void itable_attr_clean(struct slu_inode *inode);
@@ -173,6 +180,12 @@ bool ns_name_is_dots(const char *s);
 int dir_find(struct slu_ns *ns, uint64_t dir, const struct ns_name *name, struct ns_dirent *ret,
 	     struct slu_need *need);
 int dir_empty(struct slu_ns *ns, uint64_t dir, bool *ret, struct slu_need *need);
+/*
+ * A name in dir that leads to ino, not terminated. *looks: how many entries may be looked at; what is
+ * left of them. -ENOENT: none of these does.
+ */
+int dir_name_of(struct slu_ns *ns, uint64_t dir, uint64_t ino, char name[NS_NAME_MAX],
+		size_t *ret_len, uint64_t *looks, struct slu_need *need);
 void dir_put_entry(struct slu_batch *b, uint64_t dir, const struct ns_name *name, uint64_t off,
 		   uint64_t ino, mode_t mode);
 

@@ -300,6 +300,9 @@ static int change_rename(struct ns_op *op, struct slu_need *need)
 
 static void done_rename(struct ns_op *op)
 {
+	lookups_found(&op->ns->lookups, op->child[0]->inode->ino, op->dir[1]);
+	if (exchange(op))
+		lookups_found(&op->ns->lookups, op->child[1]->inode->ino, op->dir[0]);
 	if (op->child[1] && op->child[1]->changed && !exchange(op))
 		op_mark_orphan(op->child[1]);
 }

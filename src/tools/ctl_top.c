@@ -226,10 +226,10 @@ static void add_slowest(GPtrArray *lines, JsonObject *t, unsigned int rows)
 	if (rows < 3 || !element(t, "slowest", 0))
 		return;
 	add(lines, "%s", "");
-	add(lines, "%-16s %10s  %s", "SLOWEST", "TIME", "INODE");
+	add(lines, "%-16s %10s %10s  %s", "SLOWEST", "TIME", "INODE", "PATH");
 	for (guint i = 0; i < rows - 2 && (o = element(t, "slowest", i)); i++)
-		add(lines, "%-16s %10s  %.0f", text(o, "operation"),
-		    duration(number(o, "seconds"), took), number(o, "inode"));
+		add(lines, "%-16s %10s %10.0f  %s", text(o, "operation"),
+		    duration(number(o, "seconds"), took), number(o, "inode"), text(o, "path"));
 }
 
 static unsigned int left(const GPtrArray *lines, unsigned int rows)

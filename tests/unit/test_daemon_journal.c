@@ -19,7 +19,7 @@ static char *all_fields(const char *volume, const char *image, const struct slu_
 	struct journal_fields f;
 	GString *all = g_string_new("\n");
 
-	journal_fields_init(&f, LOG_ERR, volume, image, ev, "a line");
+	journal_fields_init(&f, LOG_ERR, volume, image, ev, ev ? "/a/b" : NULL, "a line");
 	for (unsigned int i = 0; i < f.n; i++)
 		g_string_append_printf(all, "%s\n", f.fields[i]);
 	journal_fields_fini(&f);
@@ -55,6 +55,7 @@ static void an_event_has_its_numbers(void **state)
 	(void)state;
 	assert_field(lost, "SLUICEFS_EVENT=data-lost");
 	assert_field(lost, "SLUICEFS_INODE=42");
+	assert_field(lost, "SLUICEFS_PATH=/a/b");
 	assert_field(lost, "SLUICEFS_POSITION=4096");
 	assert_field(lost, "SLUICEFS_LENGTH=8192");
 	assert_field(lost, "ERRNO=5");

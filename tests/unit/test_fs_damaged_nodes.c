@@ -544,7 +544,7 @@ static int list_entry(void *ctx, const char *name, size_t len, uint64_t cookie,
 			continue;
 		must(attr->ino == t->ino && (attr->mode & S_IFMT) == t->type);
 		must((attr->nlink == 0) == lost(SLU_KEY(t->ino, SLU_REC_INODE, 0)));
-		slu_ns_lookup_count(the_run->rig.fs->ns, t->ino, 1);
+		slu_ns_lookup_count(the_run->rig.fs->ns, t->ino, l->dir, 1);
 		slu_ns_forget(the_run->rig.fs->ns, t->ino, 1);
 		l->n++;
 	}

@@ -167,6 +167,46 @@ static void the_ring_wraps(void **state)
 	assert_int_equal(r->watch.ring.head, 4);
 }
 
+static void paths_are_fit_to_be_printed(void **state)
+{
+	static const char *const cases[][2] = {
+		{"/a/b c", "/a/b c"},
+		{"/\xc3\xa4/\xe6\xb0\xb4", "/\xc3\xa4/\xe6\xb0\xb4"},
+		{"/a\nb\x1b[31m\x7f", "/a\\012b\\033[31m\\177"},
+		{"/back\\slash", "/back\\134slash"},
+		{"/\xff\xc3(\xc3", "/\\377\\303(\\303"},
+		{"/\xc2\x9b", "/\\302\\233"}, /* a control character of two bytes */
+	};
+
+	(void)state;
+	for (unsigned int i = 0; i < G_N_ELEMENTS(cases); i++) {
+		g_autofree char *is = path_escape(cases[i][0]);
+
+		assert_string_equal(is, cases[i][1]);
+	}
+}
+
+static void a_line_has_the_path_or_the_end_of_it(void **state)
+{
+	struct slu_event ev = {.kind = SLU_EVENT_DATA_LOST, .error = -EIO, .ino = 42, .len = 4096};
+	char path[1024], line[REPORT_LINE];
+
+	(void)state;
+	report_event_line(&ev, "/a/b", line, sizeof(line));
+	assert_non_null(strstr(line, "inode 42 (/a/b), bytes 0+4096: "));
+	/* of two bytes each: none is cut in two */
+	for (size_t i = 0; i < sizeof(path) - 2; i += 2)
+		memcpy(path + i, "\xc3\xa4", 2);
+	memcpy(path + sizeof(path) - 6, "/end", sizeof("/end"));
+	path[0] = '/';
+	path[1] = 'x';
+	report_event_line(&ev, path, line, sizeof(line));
+	assert_non_null(strstr(line, "inode 42 (...\xc3\xa4"));
+	assert_non_null(strstr(line, "\xc3\xa4/end), bytes 0+4096: "));
+	assert_non_null(strstr(line, strerror(EIO)));
+	assert_true(g_utf8_validate(line, -1, NULL));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -179,6 +219,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_full_ring_keeps_room_for_lost_data, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(the_ring_wraps, setup, teardown),
+		cmocka_unit_test(paths_are_fit_to_be_printed),
+		cmocka_unit_test(a_line_has_the_path_or_the_end_of_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -81,7 +81,7 @@ static void a_lookup_keeps_it_as_well(void **state)
 	uint64_t file = mk(&fx, ROOT, "file", S_IFREG | 0644);
 
 	assert_int_equal(look(&fx, ROOT, "file"), file);
-	slu_ns_lookup_count(fx.ns, file, 3);
+	slu_ns_lookup_count(fx.ns, file, ROOT, 3);
 	ok(unlink_(&fx, ROOT, "file"));
 	slu_ns_forget(fx.ns, file, 4);
 	nsfx_reclaim(&fx);

@@ -39,7 +39,7 @@ static void lookup_counts_are_what_was_added_and_taken(void **state)
 		bool add = draw(10) < (i < 100000 ? 6u : 3u);
 
 		if (add) {
-			ok(lookups_add(&l, ino, n));
+			ok(lookups_add(&l, ino, 0, n));
 			want[k] += n;
 		} else {
 			want[k] -= slu_min(want[k], n);
@@ -54,8 +54,8 @@ static void lookup_counts_are_what_was_added_and_taken(void **state)
 		assert_int_equal(l.shards[i].used, 0);
 	/* and the memory goes with them */
 	assert_true(table_bytes(&l) <= NS_SHARDS * 64 * sizeof(struct ns_lookup));
-	ok(lookups_add(&l, 7, UINT64_MAX));
-	ok(lookups_add(&l, 7, 5));
+	ok(lookups_add(&l, 7, 0, UINT64_MAX));
+	ok(lookups_add(&l, 7, 0, 5));
 	assert_int_equal(lookups_get(&l, 7), UINT64_MAX);
 	lookups_fini(&l);
 }
@@ -66,7 +66,7 @@ static void a_million_lookups_cost_little(void **state)
 
 	lookups_init(&l);
 	for (uint64_t ino = 16; ino < 16 + 1000000; ino++)
-		ok(lookups_add(&l, ino, 1));
+		ok(lookups_add(&l, ino, 0, 1));
 	assert_true(table_bytes(&l) <= 64u << 20);
 	for (uint64_t ino = 16; ino < 16 + 1000000; ino += 999)
 		assert_int_equal(lookups_get(&l, ino), 1);
@@ -83,16 +83,16 @@ static void without_memory_counts_go_on_while_there_is_a_free_place(void **state
 
 	lookups_init(&l);
 	slu_alloc_fail_nth(1);
-	assert_int_equal(lookups_add(&l, 20, 1), -ENOMEM);
+	assert_int_equal(lookups_add(&l, 20, 0, 1), -ENOMEM);
 	slu_alloc_fail_nth(0);
 	/* the places of one shard; numbers that fall into others are not counted */
 	for (uint64_t ino = 16; ino < 100000; ino++) {
 		if (ino * 0x9e3779b97f4a7c15ull >> 60 != 3)
 			continue;
 		if (n == 0)
-			ok(lookups_add(&l, ino, 1));
+			ok(lookups_add(&l, ino, 0, 1));
 		slu_alloc_fail_nth(1);
-		err = lookups_add(&l, ino, 1);
+		err = lookups_add(&l, ino, 0, 1);
 		slu_alloc_fail_nth(0);
 		if (err)
 			break;

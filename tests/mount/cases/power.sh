@@ -42,16 +42,23 @@ figures "$rounds times without power, $promises promises kept, 0 lost"
 # readable, and the volume can be unmounted; what was promised before is there when the disk is back.
 mount_logged commit=1
 head -c 1000000 /dev/urandom >"$SLU_WORK/data"
+mkdir "$MNT/a dir"
 cp "$SLU_WORK/data" "$MNT/promised"
 sync "$MNT/promised"
 cat "$MNT/promised" >/dev/null
 echo "off 0" >"$SLU_WORK/disk/power"
-! dd if=/dev/zero of="$MNT/new" bs=64K count=4 conv=fsync 2>"$SLU_WORK/err" || fail "fsync onto a disk without power"
+! dd if=/dev/zero of="$MNT/a dir"/$'with a\nline' bs=64K count=4 conv=fsync 2>"$SLU_WORK/err" || fail "fsync onto a disk without power"
 cmp "$SLU_WORK/data" "$MNT/promised" || fail "what was in memory cannot be read any more"
 wait_for 20 grep -q 'metadata cannot be written: Input/output error; kept, will be retried' "$SLU_WORK/daemon.log"
+says() { grep -qE "$1"'inode [0-9]+ \(/a dir/with a\\012line\), bytes [0-9]+\+[0-9]+'"$2" "$SLU_WORK/daemon.log"; }
+wait_for 20 says '' ' cannot be written'
+{ timeout 5 sluicectl -m "$MNT" --json watch -n 50 || true; } >"$SLU_WORK/events"
+grep -F '"kind":"writeback-error"' "$SLU_WORK/events" | grep -qF '"path":"/a dir/with a\\012line"' ||
+	fail "no watcher is told of which file: $(cat "$SLU_WORK/events")"
 sluicefs --unmount "$MNT" || true
 wait_unused() { ! daemon_pid >/dev/null; }
 wait_for 20 wait_unused
+says 'DATA LOST: ' ': ' || fail "it is not said which file has lost data: $(cat "$SLU_WORK/daemon.log")"
 echo on >"$SLU_WORK/disk/power"
 fsck_clean
 mount_volume

@@ -32,7 +32,7 @@ wait "$top" || fail "top -n 1: status $?"
 expect_eq "objects" 1 "$(wc -l <"$json")"
 expect_match "directories that were made" '"operation":"MKDIR","count":8,"errors":0,' "$(cat "$json")"
 expect_match "a request that failed" '"operation":"RMDIR","count":1,"errors":1,' "$(cat "$json")"
-expect_match "the slowest" "\"slowest\":\[.*\{\"inode\":$ino,\"operation\":\"[A-Z]+\",\"seconds\":[0-9.e-]+\}" "$(cat "$json")"
+expect_match "the slowest" "\"slowest\":\[.*\{\"inode\":$ino,\"path\":\"/file\",\"operation\":\"[A-Z]+\",\"seconds\":[0-9.e-]+\}" "$(cat "$json")"
 expect_eq "bytes written" 3000000 "$(number writtenBytes)"
 [ "$(number diskWrittenBytes)" -ge 3000000 ] || fail "written to the disk: $(number diskWrittenBytes)"
 [ "$(number commits)" -ge 1 ] || fail "a sync without a commit"
@@ -76,7 +76,7 @@ top -n 2 -d 0.7 >"$SLU_WORK/text"
 expect_eq "intervals" 2 "$(grep -cE "^$MNT: [0-9:]{8}, up .*, the last 0\.[0-9] s$" "$SLU_WORK/text")"
 expect_match "text" $'\nrequests +[0-9.]+/s .* waiting .* open\nvolume .* commits/s\ndisk .* flushes/s\nmemory .* failed\n\nOPERATION ' "$(cat "$SLU_WORK/text")"
 grep -qE '^FSYNC +[0-9]+\.[0-9] +0\.0 +[0-9.]+ (us|ms|s) +[0-9.]+ (us|ms|s) +[0-9.]+$' "$SLU_WORK/text" || fail "no FSYNC in $(cat "$SLU_WORK/text")"
-grep -qE '^SLOWEST +TIME +INODE$' "$SLU_WORK/text" || fail "none is the slowest"
+grep -qE '^SLOWEST +TIME +INODE +PATH$' "$SLU_WORK/text" || fail "none is the slowest"
 # sorted KEY SORT-ARGUMENTS...: the table is in the order that sort(1) gives it
 sorted() {
 	local key=$1
