@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -118,6 +119,18 @@ static int act(struct daemon_opts *o, const char *lists)
 	return do_mount(o);
 }
 
+/*
+ * Cleaning up after a start that has failed with this very status, and so has said why: what is called
+ * in ExecStopPost has it in its environment, see systemd.exec(5).
+ */
+static bool said_already(const struct daemon_opts *o, const GError *error)
+{
+	const char *code = g_getenv("EXIT_CODE"), *status = g_getenv("EXIT_STATUS");
+
+	return o->action == ACTION_CLEANUP && !g_strcmp0(code, "exited") && status &&
+	       strtol(status, NULL, 10) == error->code;
+}
+
 int main(int argc, char **argv)
 {
 	/* Taken before getopt reorders the arguments. */
@@ -130,7 +143,8 @@ int main(int argc, char **argv)
 	if (options_parse(&o, argc, argv, &error)) {
 		status = act(&o, lists);
 	} else {
-		report(LOG_ERR, "%s", error->message);
+		if (!said_already(&o, error))
+			report(LOG_ERR, "%s", error->message);
 		status = error->code;
 	}
 	options_fini(&o);

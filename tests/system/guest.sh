@@ -143,6 +143,7 @@ a_mistake_in_the_configuration_is_in_the_journal() {
 	grep -q 'wrong.conf:3: MountPiont= is not known' /tmp/journal
 	# Once: to start it again would change nothing.
 	[ "$(grep -c 'Starting sluicefs@wrong' /tmp/journal)" = 1 ] || fail "started again: $(cat /tmp/journal)"
+	[ "$(grep -c 'MountPiont= is not known' /tmp/journal)" = 1 ] || fail "said again: $(cat /tmp/journal)"
 	[ "$(systemctl show -P NRestarts sluicefs@wrong.service)" = 0 ] || fail "restarted"
 	systemctl reset-failed sluicefs@wrong.service
 }

@@ -94,6 +94,12 @@ printf '[Volume]\nImage=/x\n' | wrong '' 'MountPoint= is missing'
 printf '[Volume]\nImage=x\nMountPoint=/y\n' | wrong :2 'an absolute path is expected'
 printf '[Volume]\nImage=/x\nMountPoint=/y\n\nOptions=ro,colour=red\n' | wrong :5 'unknown option colour'
 printf '# nothing\n' | wrong '' 'no \[Volume\]'
+# The clean-up after it, in ExecStopPost, does not say it again; after anything else it does.
+refused 1 'no \[Volume\]' env EXIT_CODE=killed EXIT_STATUS=KILL sluicefs --cleanup --config="$SLU_WORK/bad.conf"
+status=0
+EXIT_CODE=exited EXIT_STATUS=1 sluicefs --cleanup --config="$SLU_WORK/bad.conf" 2>"$SLU_WORK/err" || status=$?
+expect_eq "status of the clean-up" 1 $status
+expect_eq "what the clean-up says" '' "$(cat "$SLU_WORK/err")"
 printf '[Volume]\nImage=/x\n[Service]\nUser=me\n' | wrong :3 '\[Service\] is not known'
 printf '[Volume]\nImage\n' | wrong :2 'expected \[Volume\]'
 head -c 5000 /dev/urandom | wrong '(:1)?' '.'
