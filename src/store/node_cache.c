@@ -155,7 +155,7 @@ void node_assert(struct slu_store *store, const struct node *n)
 		slu_assert(!node_ref_virtual(n->ref) && n->ref.txid);
 		break;
 	case NODE_DIRTY:
-		slu_assert(found && n->vetted && !n->dead && !n->failed);
+		slu_assert(found && !n->dead && !n->failed);
 		slu_assert(node_ref_virtual(n->ref) && !n->ref.txid);
 		break;
 	case NODE_FLUSHING:
@@ -169,7 +169,7 @@ void node_give(struct slu_store *store, struct node *n)
 {
 	n->state = NODE_FREE;
 	n->ref = (struct node_ref){0};
-	n->dead = n->failed = n->vetted = n->referenced = false;
+	n->dead = n->failed = n->referenced = false;
 	node_list_add(&store->cache.free, n);
 }
 
@@ -271,18 +271,23 @@ void node_report(struct slu_store *store, uint64_t blkno, const char *wrong)
 							   .text = wrong});
 }
 
-/* What is wrong with what was read, or NULL. */
-static const char *node_check_read(struct slu_store *store, const struct node *n)
+/*
+ * Are all children of a checked node where nodes can be? The image may be longer than the volume. The
+ * store's lock is held, since the volume may grow, which makes none of them wrong.
+ */
+static bool children_inside(const struct slu_store *store, const struct node *n)
 {
-	const char *wrong = slu_node_check(n->disk, store->super.volume_id, n->ref.number,
-					   n->ref.txid, -1, NULL, NULL);
+	const struct space *sp = &store->space;
 
-	if (wrong || disk_level(n->disk) == 0)
-		return wrong;
-	for (unsigned int i = 0; i < disk_count(n->disk); i++)
-		if (inner_ref(n->disk, i).number >= slu_blockio_info(store->bio)->nblocks)
-			return "a child beyond the end";
-	return NULL;
+	if (disk_level(n->disk) == 0)
+		return true;
+	for (unsigned int i = 0; i < disk_count(n->disk); i++) {
+		uint64_t blkno = inner_ref(n->disk, i).number;
+
+		if (blkno < 2 || blkno >= sp->nblocks || blkno == sp->spare)
+			return false;
+	}
+	return true;
 }
 
 /* The need of a missing node: returns 0 when it is CLEAN, or BAD. */
@@ -316,12 +321,15 @@ static int node_read_wait(struct slu_need *need)
 	slu_stress_point("store-node-read");
 	stat_add(&store->stats.node_reads, 1);
 	err = slu_blockio_read(store->bio, ref.number, 1, n->disk);
-	if (!err && node_check_read(store, n))
+	if (!err &&
+	    slu_node_check(n->disk, store->super.volume_id, ref.number, ref.txid, -1, NULL, NULL))
 		err = -EIO;
 	if (err)
 		(void)slu_store_check_image(store);
 
 	slu_mutex_lock(&store->lock);
+	if (!err && !children_inside(store, n))
+		err = -EIO;
 	n->state = err ? NODE_BAD : NODE_CLEAN;
 	nc->reads++;
 	node_used(nc, n);
@@ -345,18 +353,15 @@ static int node_need(struct slu_store *store, struct node_ref ref, struct slu_ne
 	return -EAGAIN;
 }
 
-/* Does the node agree with what its parent says of it? Asked once for each node in memory. */
-static bool node_vet(struct node *n, const struct node_place *place)
+/*
+ * Does the node agree with what its parent says of it? Asked each time, and not only of a node that
+ * has just been read: two slots of a damaged volume may lead to one node, which fits one of them.
+ */
+static bool node_fits(const struct node *n, const struct node_place *place)
 {
-	if (n->vetted)
-		return true;
-	if (place->level >= 0 && disk_level(n->disk) != (unsigned int)place->level)
-		return false;
-	if (memcmp(n->disk->lower, place->lower, SLU_KEY_SIZE) ||
-	    memcmp(n->disk->upper, place->upper, SLU_KEY_SIZE))
-		return false;
-	n->vetted = true;
-	return true;
+	return (place->level < 0 || disk_level(n->disk) == (unsigned int)place->level) &&
+	       !memcmp(n->disk->lower, place->lower, SLU_KEY_SIZE) &&
+	       !memcmp(n->disk->upper, place->upper, SLU_KEY_SIZE);
 }
 
 int node_load(struct slu_store *store, const struct node_place *place, struct node **ret,
@@ -380,7 +385,7 @@ int node_load(struct slu_store *store, const struct node_place *place, struct no
 		node_report(store, place->ref.number, wrong);
 		return -EIO;
 	}
-	if (!node_vet(n, place)) {
+	if (!node_fits(n, place)) {
 		node_report(store, place->ref.number, "does not fit its parent");
 		return -EIO;
 	}
@@ -398,7 +403,7 @@ int node_peek(struct slu_store *store, const struct node_place *place, struct no
 	*ret = NULL;
 	if (!n || n->state == NODE_READING)
 		return need ? node_need(store, place->ref, need) : 0;
-	if (n->state == NODE_BAD || !node_vet(n, place))
+	if (n->state == NODE_BAD || !node_fits(n, place))
 		return 0;
 	node_used(&store->cache, n);
 	*ret = n;

@@ -193,7 +193,6 @@ struct node {
 	uint64_t used;            /* cache.reads when it was last looked at */
 	enum node_state state;
 	bool referenced; /* CLEAN: used since eviction last came by */
-	bool vetted;     /* agrees with its parent (level and bounds) */
 	bool dead;       /* FLUSHING: not part of the open tree any more */
 	bool failed;     /* FLUSHING: its write has failed */
 };

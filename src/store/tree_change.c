@@ -68,7 +68,6 @@ struct node *node_new(struct slu_store *store, unsigned int level, const uint8_t
 	disk_init(n->disk, store->super.volume_id, level, lower, upper);
 	n->ref = (struct node_ref){next_virtual(store), 0};
 	n->state = NODE_DIRTY;
-	n->vetted = true;
 	n->dead = false;
 	node_hash_add(&store->cache, n);
 	node_list_add(&store->cache.dirty, n);
@@ -100,7 +99,6 @@ struct node *node_cow(struct slu_store *store, struct node *n, struct node *pare
 	}
 	n->ref = (struct node_ref){next_virtual(store), 0};
 	n->state = NODE_DIRTY;
-	n->vetted = true;
 	node_hash_add(nc, n);
 	node_list_add(&nc->dirty, n);
 	store->open.nodes++;

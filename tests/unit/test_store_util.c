@@ -37,7 +37,7 @@ static struct slu_blockio *open_disk(struct slu_simdisk *disk, bool readonly)
 	return bio;
 }
 
-static void vol_make(struct vol *v, uint64_t nblocks, bool no_spare)
+static void vol_make(struct vol *v, uint64_t nblocks, uint64_t image_blocks, bool no_spare)
 {
 	struct slu_format_params params = {.nblocks = nblocks,
 					   .label = "test",
@@ -46,7 +46,7 @@ static void vol_make(struct vol *v, uint64_t nblocks, bool no_spare)
 					   .no_spare = no_spare};
 
 	memset(v, 0, sizeof(*v));
-	v->disk = slu_simdisk_new(nblocks, 1);
+	v->disk = slu_simdisk_new(image_blocks, 1);
 	assert_non_null(v->disk);
 	slu_simdisk_inline(v->disk, true);
 	v->bio = open_disk(v->disk, false);
@@ -60,12 +60,17 @@ static void vol_make(struct vol *v, uint64_t nblocks, bool no_spare)
 
 void vol_new(struct vol *v, uint64_t nblocks)
 {
-	vol_make(v, nblocks, false);
+	vol_make(v, nblocks, nblocks, false);
+}
+
+void vol_new_in(struct vol *v, uint64_t nblocks, uint64_t image_blocks)
+{
+	vol_make(v, nblocks, image_blocks, false);
 }
 
 void vol_new_without_spare(struct vol *v, uint64_t nblocks)
 {
-	vol_make(v, nblocks, true);
+	vol_make(v, nblocks, nblocks, true);
 }
 
 void vol_free(struct vol *v)

@@ -27,6 +27,8 @@ struct vol {
 
 /* Formats a new disk; the volume is not open yet. */
 void vol_new(struct vol *v, uint64_t nblocks);
+/* In an image that is longer. */
+void vol_new_in(struct vol *v, uint64_t nblocks, uint64_t image_blocks);
 /* As earlier versions made volumes: without a spare superblock. */
 void vol_new_without_spare(struct vol *v, uint64_t nblocks);
 void vol_free(struct vol *v);
