@@ -37,7 +37,7 @@ static int check_flags(const struct setattr *s, uint32_t flags)
 }
 
 /* The access ACL says the same as the mode. */
-static int chmod_acl(struct ns_op *op, uint32_t *records, struct slu_need *need)
+static int chmod_acl(struct ns_op *op, uint32_t *records, uint64_t *bytes, struct slu_need *need)
 {
 	struct slu_attr *attr = &op->target->attr;
 	struct ns_xattr old;
@@ -56,7 +56,8 @@ static int chmod_acl(struct ns_op *op, uint32_t *records, struct slu_need *need)
 	if (!err)
 		err = xattr_find(op->ns, op->ino, NS_ACL_ACCESS, &old, need);
 	if (!err) {
-		*records += xattr_records(strlen(NS_ACL_ACCESS), acl_size(n));
+		*records += xattr_change_records(&old, strlen(NS_ACL_ACCESS), acl_size(n));
+		*bytes += old.parts ? acl_size(n) : 0; /* it moves into its record */
 		xattr_put(&op->batch, attr, NS_ACL_ACCESS, &old, blob, acl_size(n));
 	}
 	slu_free(blob);
@@ -80,7 +81,7 @@ static int kill_priv(struct ns_op *op, uint32_t *records, struct slu_need *need)
 	err = xattr_find(op->ns, op->ino, NS_XATTR_CAPS, &caps, need);
 	if (err || !caps.found)
 		return err;
-	*records += xattr_records(strlen(NS_XATTR_CAPS), caps.value_len);
+	*records += xattr_change_records(&caps, strlen(NS_XATTR_CAPS), 0);
 	xattr_del(&op->batch, attr, &caps);
 	return 0;
 }
@@ -101,6 +102,7 @@ static int change_setattr(struct ns_op *op, struct slu_need *need)
 	struct setattr *s = op->arg;
 	struct slu_attr *attr = &op->target->attr;
 	uint32_t records = 1;
+	uint64_t bytes = 0;
 	int err = check_flags(s, attr->flags);
 
 	if (err)
@@ -113,12 +115,12 @@ static int change_setattr(struct ns_op *op, struct slu_need *need)
 		attr->flags = s->attr.flags;
 	if (s->set & SLU_SET_MODE) {
 		attr->mode = (attr->mode & S_IFMT) | (s->attr.mode & 07777);
-		err = chmod_acl(op, &records, need);
+		err = chmod_acl(op, &records, &bytes, need);
 	}
 	if (!err && (s->set & (SLU_SET_UID | SLU_SET_GID | SLU_SET_KILL_PRIV)))
 		err = kill_priv(op, &records, need);
 	if (!err)
-		err = op_room(op, records, 0);
+		err = op_room(op, records, bytes);
 	if (err)
 		return err;
 	/* Asked for on many writes, and hardly ever is there anything to revoke. */

@@ -290,6 +290,8 @@ int xattr_free_part_id(struct slu_ns *ns, uint64_t ino, uint32_t *ret, struct sl
 void xattr_del(struct slu_batch *b, struct slu_attr *attr, const struct ns_xattr *old);
 /* Records and bytes that a value of len bytes takes, for tickets. */
 unsigned int xattr_records(size_t name_len, size_t len);
+/* The same for one that takes the place of old, or, with len 0, for removing that. */
+unsigned int xattr_change_records(const struct ns_xattr *old, size_t name_len, size_t len);
 uint64_t xattr_bytes(size_t name_len, size_t len);
 
 /* Entries of a checked blob, 0 for one that says nothing; -EINVAL, -EOPNOTSUPP. */

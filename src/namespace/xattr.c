@@ -28,6 +28,14 @@ unsigned int xattr_records(size_t name_len, size_t len)
 	return 1 + (fits_inline(name_len, len) ? 0 : part_count(len));
 }
 
+unsigned int xattr_change_records(const struct ns_xattr *old, size_t name_len, size_t len)
+{
+	unsigned int records = xattr_records(name_len, len);
+
+	/* A value in parts may be as short as one that would not need them. */
+	return old->parts ? slu_max(records, 1 + part_count(old->value_len)) : records;
+}
+
 uint64_t xattr_bytes(size_t name_len, size_t len)
 {
 	return HEAD + name_len + len;
@@ -299,7 +307,6 @@ static int put_value(struct ns_op *op, const struct change *c, struct slu_need *
 {
 	size_t name_len = strlen(c->name);
 	struct ns_xattr old;
-	uint32_t records;
 	int err = xattr_find(op->ns, op->ino, c->name, &old, need);
 
 	if (err)
@@ -316,10 +323,8 @@ static int put_value(struct ns_op *op, const struct change *c, struct slu_need *
 		err = xattr_free_part_id(op->ns, op->ino, &old.part_id, need);
 	if (err)
 		return err;
-	records = xattr_records(name_len, c->size);
-	if (old.parts)
-		records = slu_max(records, xattr_records(name_len, old.value_len));
-	err = op_room(op, 1 + records, xattr_bytes(name_len, c->size));
+	err = op_room(op, 1 + xattr_change_records(&old, name_len, c->size),
+		      xattr_bytes(name_len, c->size));
 	if (!err)
 		xattr_put(&op->batch, &op->target->attr, c->name, &old, c->value, c->size);
 	return err;
@@ -334,7 +339,7 @@ static int del_value(struct ns_op *op, const struct change *c, struct slu_need *
 		return err;
 	if (!old.found)
 		return c->missing_is_fine ? 0 : -ENODATA;
-	err = op_room(op, 2 + (old.parts ? part_count(old.value_len) : 0), 0);
+	err = op_room(op, 1 + xattr_change_records(&old, strlen(c->name), 0), 0);
 	if (!err)
 		xattr_del(&op->batch, &op->target->attr, &old);
 	return err;

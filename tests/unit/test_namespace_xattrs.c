@@ -610,6 +610,60 @@ static void a_damaged_default_acl_stops_creation(void **state)
 	ok(try_mk(&fx, dir, "f", S_IFREG | 0644));
 }
 
+/* Makes an attribute whose value is in parts though it would fit into its record. */
+static void put_in_parts(uint64_t ino, const char *name, const void *value, size_t len)
+{
+	size_t name_len = strlen(name);
+	uint8_t record[SLU_VALUE_MAX] = {0};
+	struct slu_disk_xattr *d = (struct slu_disk_xattr *)record;
+	struct slu_key key = SLU_KEY(ino, SLU_REC_XATTR, ns_hash(fx.ns, name, name_len) << 16);
+	struct slu_key part = SLU_KEY(ino, SLU_REC_XATTR_PART, 5 << 8);
+
+	d->flags = 1;
+	d->name_len = (uint8_t)name_len;
+	slu_put_le32(&d->value_len, (uint32_t)len);
+	slu_put_le32(&d->part_id, 5);
+	memcpy(record + sizeof(*d), name, name_len);
+	nsfx_poke(&fx, &key, record, sizeof(*d) + name_len);
+	nsfx_poke(&fx, &part, value, len);
+}
+
+/* The format allows it, and somebody else may have made the volume. */
+static void short_values_in_parts_can_be_changed(void **state)
+{
+	static const struct acl acl = {5, {{UO, 6}, {U, 7, 1}, {GO, 4}, {M, 7}, {O, 0}}};
+	static const struct acl after = {5, {{UO, 6}, {U, 7, 1}, {GO, 4}, {M, 4}, {O, 0}}};
+	struct slu_attr attr = {.mode = 0640}, ret;
+	uint8_t buf[64], caps[20] = {0};
+	size_t len = blob(&acl, buf);
+
+	for (unsigned int i = 0; i < 4; i++) {
+		uint64_t file = mk(&fx, ROOT, "file", S_IFREG | 0600);
+
+		/* so that the inode says that there are some */
+		ok(setx(file, NS_ACL_ACCESS, buf, len, 0));
+		ok(setx(file, NS_XATTR_CAPS, caps, sizeof(caps), 0));
+		put_in_parts(file, NS_ACL_ACCESS, buf, len);
+		if (i == 0) {
+			ok(slu_ns_setattr(fx.ns, &fx.ctx, file, &attr, SLU_SET_MODE, &ret));
+			check_acl(file, NS_ACL_ACCESS, &after);
+		} else if (i == 1) {
+			ok(setx(file, NS_ACL_ACCESS, buf, len, 0));
+			check_acl(file, NS_ACL_ACCESS, &acl);
+		} else if (i == 2) {
+			ok(slu_ns_removexattr(fx.ns, &fx.ctx, file, NS_ACL_ACCESS));
+			check_acl(file, NS_ACL_ACCESS, &none);
+		} else {
+			ok(slu_ns_removexattr(fx.ns, &fx.ctx, file, NS_ACL_ACCESS));
+			put_in_parts(file, NS_XATTR_CAPS, caps, sizeof(caps));
+			ok(slu_ns_setattr(fx.ns, &fx.ctx, file, &attr, SLU_SET_KILL_PRIV, &ret));
+			assert_int_equal(getx(file, NS_XATTR_CAPS, NULL, 0), -ENODATA);
+		}
+		assert_int_equal(nsfx_nrecords(&fx, file, SLU_REC_XATTR_PART), 0);
+		ok(unlink_(&fx, ROOT, "file"));
+	}
+}
+
 int main(void)
 {
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -623,6 +677,7 @@ int main(void)
 		CASE(as_many_as_a_list_can_show),
 		CASE(names_with_equal_hashes),
 		CASE(damaged_attributes_are_errors),
+		CASE(short_values_in_parts_can_be_changed),
 		CASE(an_access_acl_sets_the_mode),
 		CASE(a_lesser_acl_replaces_a_greater_one),
 		CASE(chmod_and_the_access_acl_agree),
