@@ -89,6 +89,7 @@ enum slu_mutant {
 	SLU_MUTANT_NO_SECOND_LOOK,   /* a name is not looked up again under the locks */
 	SLU_MUTANT_SYNCS_OVERTAKE,   /* a sync passes over what another one is still writing */
 	SLU_MUTANT_SYNC_SETTLES_ALL, /* a sync takes for holes what an append has only begun to send */
+	SLU_MUTANT_EVICT_TXID,       /* an inode that comes back to memory is taken for durable */
 	SLU_MUTANT_END,
 };
 #if defined(SLU_MUTANTS)

@@ -31,6 +31,7 @@ struct slu_fs_opts {
 	/* bytes for pages and nodes together; 0: chosen from the machine's memory */
 	size_t cache_size;
 	uint64_t commit_interval_ns;
+	unsigned int max_idle_inodes; /* kept in memory though nobody uses them; 0: 16,384 */
 	struct slu_event_sink events;
 };
 

@@ -89,6 +89,7 @@ static int build(struct slu_fs *fs, const char **why)
 		.relatime = opts->relatime,
 		.noatime = opts->noatime,
 		.nodiratime = opts->nodiratime,
+		.max_idle_inodes = opts->max_idle_inodes,
 		.events = opts->events,
 		.reclaim_wanted = opts->readonly ? NULL : housekeep_reclaim_wanted,
 		.reclaim_ctx = fs,

@@ -274,6 +274,20 @@ int itable_init(struct slu_ns *ns, size_t max_idle)
 	return 0;
 }
 
+static void leave_txids(struct ns_table *t, struct slu_inode *inode)
+{
+	if (slu_mutant(EVICT_TXID))
+		return;
+	t->left_txid = slu_max(t->left_txid, inode->last_txid);
+	t->left_shrink_txid = slu_max(t->left_shrink_txid, atomic_load(&inode->shrink_txid));
+}
+
+static void take_txids(const struct ns_table *t, struct slu_inode *inode)
+{
+	inode->last_txid = t->left_txid;
+	atomic_store(&inode->shrink_txid, t->left_shrink_txid);
+}
+
 /* The object leaves the table and memory. It is in state DYING, or nobody else has seen it. */
 static void destroy(struct slu_inode *inode)
 {
@@ -282,6 +296,7 @@ static void destroy(struct slu_inode *inode)
 	/* Drops clean pages: before the number may be loaded again, since pages are found by it. */
 	inode_fini(inode);
 	slu_mutex_lock(&ns->table.lock);
+	leave_txids(&ns->table, inode);
 	hash_del(&ns->table, inode);
 	slu_cond_broadcast(&ns->table.changed);
 	slu_mutex_unlock(&ns->table.lock);
@@ -441,12 +456,14 @@ int itable_get_any(struct slu_ns *ns, uint64_t ino, struct slu_inode **ret)
 			break;
 		slu_cond_wait(&t->changed, &t->lock);
 	}
-	if (!inode)
+	if (!inode) {
+		take_txids(t, fresh);
 		hash_add(t, fresh);
-	else if (inode->state == SLU_INODE_RECLAIM)
+	} else if (inode->state == SLU_INODE_RECLAIM) {
 		err = -ESTALE;
-	else
+	} else {
 		ref(inode);
+	}
 	slu_mutex_unlock(&t->lock);
 
 	if (inode) {

@@ -81,6 +81,11 @@ struct ns_table {
 	size_t nbuckets; /* a power of two */
 	size_t ninodes, max_idle;
 	size_t nreclaiming;     /* in state RECLAIM */
+	/*
+	 * The newest last_txid and shrink_txid of inodes that have left memory: those that come back
+	 * begin with them, since nothing else says which transaction has what was changed last.
+	 */
+	uint64_t left_txid, left_shrink_txid;
 	struct ns_list idle;    /* least recently used first */
 	struct ns_list reclaim; /* orphans without users */
 	struct ns_list dirty;   /* attr_dirty */

@@ -11,9 +11,14 @@
  */
 #include "sim.h"
 
+uint64_t sim_refused(const struct sim_run *run)
+{
+	return atomic_load(&slu_blockio_stats(run->fs->bio)->errors);
+}
+
 void sim_count_refused(struct sim_run *run)
 {
-	run->refused += atomic_load(&slu_blockio_stats(run->fs->bio)->errors);
+	run->refused += sim_refused(run);
 }
 
 void sim_op_fault(struct sim_run *run, const struct sim_op *op)

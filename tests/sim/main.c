@@ -94,9 +94,10 @@ static void print_workload(const struct sim_workload *w, FILE *to)
 			sim_text_add(&text, "thread %u: ", w->ops[i].thread);
 		sim_op_print(&w->ops[i], &text);
 	}
-	fprintf(to, "seed %lu%s%s%s%s\n%s", w->seed, w->sync ? ", sync" : "",
+	fprintf(to, "seed %lu%s%s%s%s%s\n%s", w->seed, w->sync ? ", sync" : "",
 		w->latency ? ", latency" : "", w->unmount ? ", unmount" : "",
-		w->threads ? ", two threads" : "", text.s ? text.s : "");
+		w->forgetful ? ", forgetful" : "", w->threads ? ", two threads" : "",
+		text.s ? text.s : "");
 	sim_text_fini(&text);
 }
 

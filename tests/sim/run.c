@@ -28,7 +28,9 @@ int sim_read_file(struct slu_fs *fs, uint64_t ino, uint8_t *data, uint64_t room,
 static int try_mount(struct sim_run *run, const char **why)
 {
 	struct slu_blockio_opts open = {.engine = "sim", .sim = run->disk};
-	struct slu_fs_opts opts = {.sync = run->w->sync, .cache_size = 16u << 20};
+	struct slu_fs_opts opts = {.sync = run->w->sync,
+				   .cache_size = 16u << 20,
+				   .max_idle_inodes = run->w->forgetful};
 	struct slu_blockio *bio;
 	int err = slu_blockio_open("sim", &open, &bio);
 
@@ -57,9 +59,13 @@ bool sim_mount(struct sim_run *run)
 
 bool sim_unmount(struct sim_run *run)
 {
-	bool excused = run->unwell || slu_store_readonly(run->fs->store);
+	bool excused = run->unwell;
 	int err;
 
+	/* A commit that failed on a disk that has healed since may turn the volume read-only only now. */
+	(void)slu_fs_stop(run->fs);
+	if (slu_store_readonly(run->fs->store) && sim_refused(run))
+		excused = true;
 	sim_count_refused(run);
 	err = slu_fs_unmount(run->fs);
 	run->fs = NULL;

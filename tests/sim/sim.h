@@ -115,6 +115,7 @@ struct sim_workload {
 	bool sync;         /* mounted with -o sync */
 	bool latency;      /* requests take their time and are reordered */
 	bool unmount;      /* in the end; else the power fails before */
+	bool forgetful;    /* an inode that nobody uses leaves memory at once */
 	bool threads;      /* two of them, each with its operations; else one has all */
 	uint64_t schedule; /* another order of threads with the same data; 0 but for shrinking */
 	struct sim_op ops[SIM_MAX_OPS];
@@ -367,6 +368,8 @@ void sim_op_fault(struct sim_run *run, const struct sim_op *op);
 void sim_heal(struct sim_run *run);
 /* While the model asks what there is, a device that is gone answers. */
 void sim_let_read(struct sim_run *run, bool on);
+/* Requests that the disk has failed in this mount. */
+uint64_t sim_refused(const struct sim_run *run);
 /* Before a mount ends: its failed requests are counted. */
 void sim_count_refused(struct sim_run *run);
 

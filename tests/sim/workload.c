@@ -309,7 +309,8 @@ void sim_random_workload(struct sim_workload *w, uint64_t seed, enum sim_with wi
 	*w = (struct sim_workload){.seed = seed,
 				   .sync = below(&r, 8) == 0,
 				   .latency = below(&r, 3) != 0,
-				   .unmount = below(&r, 2)};
+				   .unmount = below(&r, 2),
+				   .forgetful = below(&r, 3) == 0};
 	w->nops = 4 + (unsigned int)below(&r, 40);
 	for (unsigned int i = 0; i < w->nops; i++)
 		any_op(&w->ops[i], &r);

@@ -542,6 +542,37 @@ static void a_rename_fails_if_writing_out_does(void **state)
 	assert_int_equal(look(&fx, ROOT, "file"), tmp);
 }
 
+/*
+ * Nobody has it in memory any more when it is opened to be synced: what was changed last is committed
+ * all the same.
+ */
+static void an_inode_that_left_memory_can_be_synced(void **state)
+{
+	struct slu_inode *inode;
+	char name[16];
+	uint64_t txid;
+
+	nsfx_unmount(&fx);
+	fx.max_idle = 4;
+	nsfx_mount(&fx);
+	nsfx_commit(&fx);
+	uint64_t file = mk(&fx, ROOT, "file", S_IFREG | 0644);
+	uint64_t evictions = atomic_load(&slu_ns_stats(fx.ns)->evictions);
+	for (unsigned int i = 0; i < 10; i++) {
+		snprintf(name, sizeof(name), "%u", i);
+		mk(&fx, ROOT, name, S_IFREG | 0644);
+	}
+	assert_true(atomic_load(&slu_ns_stats(fx.ns)->evictions) > evictions);
+	assert_null(itable_peek(fx.ns, file));
+	ok(slu_inode_get(fx.ns, file, &inode));
+	ok(slu_inode_sync_attr(inode, &txid));
+	assert_true(txid > slu_store_durable_txid(fx.store));
+	ok(slu_store_commit(fx.store, txid, true));
+	slu_inode_put(inode);
+	nsfx_crash(&fx);
+	assert_int_equal(look(&fx, ROOT, "file"), file);
+}
+
 static void inodes_leave_memory_when_idle_and_clean(void **state)
 {
 	struct slu_inode *held;
@@ -602,6 +633,7 @@ int main(void)
 		WRITING(a_file_that_replaces_another_is_written_out_first),
 		WRITING(a_rename_fails_if_writing_out_does),
 		WRITING(inodes_leave_memory_when_idle_and_clean),
+		CASE(an_inode_that_left_memory_can_be_synced),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
