@@ -2,7 +2,8 @@
 # needs: root
 # The journal: entries with fields where it is what stderr or syslog(3) lead to, lines elsewhere. A
 # program of the tests listens where journald would, in a mount namespace of this case's own.
-ldd "$SLU_BIN/sluicefs" | grep -q libsystemd || skip "a build without libsystemd"
+ldd "$SLU_BIN/sluicefs" >"$SLU_WORK/libraries" # a script, which a pipe that grep closes would end
+grep -q libsystemd "$SLU_WORK/libraries" || skip "a build without libsystemd"
 private_mounts
 mount -t tmpfs tmpfs /run
 mkdir -p /run/systemd/journal "$SLU_WORK/dev"
