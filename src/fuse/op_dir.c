@@ -63,8 +63,11 @@ static int fill_entry(void *ctx, const char *name, size_t len, uint64_t cookie,
 		struct fuse_direntplus *p = (struct fuse_direntplus *)rec;
 
 		d = &p->dirent;
-		/* A node id of 0: nothing to remember, and nothing to forget. */
-		if (!is_dot(name, len)) {
+		/*
+		 * A node id of 0: nothing to remember, and nothing to forget. So too where the
+		 * attributes cannot be read; a lookup says why, and the next one may not fail.
+		 */
+		if (!is_dot(name, len) && attr->nlink) {
 			reply_fill_entry(&p->entry_out, attr);
 			slu_ns_lookup_count(f->req->s->fs->ns, attr->ino, request_ino(f->req), 1);
 		}

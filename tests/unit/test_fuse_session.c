@@ -366,6 +366,46 @@ static void a_tmpfile_has_no_name_until_linked(void **state)
 	assert_int_equal(lookup(k, 1, "now"), link.oldnodeid);
 }
 
+/* The node id that readdirplus tells of a name. */
+static uint64_t listed(struct kernel *k, const char *name)
+{
+	struct fuse_read_in in = {.size = 8192};
+
+	assert_int_equal(ask(k, FUSE_READDIRPLUS, 1, &in, sizeof(in), NULL, 0), 0);
+	for (uint32_t off = 0; off < k->len;) {
+		const struct fuse_direntplus *p = (const void *)(k->buf + off);
+
+		if (p->dirent.namelen == strlen(name) &&
+		    !memcmp(p->dirent.name, name, p->dirent.namelen))
+			return p->entry_out.nodeid;
+		off += (uint32_t)FUSE_DIRENTPLUS_SIZE(p);
+	}
+	fail_msg("%s is not listed", name);
+	return 0;
+}
+
+/* Attributes that were made up would be believed, an end of the file at 0 among them. */
+static void readdirplus_makes_up_no_attributes(void **state)
+{
+	struct kernel *k = *state;
+	struct slu_key key = SLU_KEY(1, SLU_REC_DIRENT, 77ull << 16);
+	uint8_t record[sizeof(struct slu_disk_dirent) + 5];
+	struct slu_disk_dirent *d = (struct slu_disk_dirent *)record;
+	struct slu_ticket t;
+	struct slu_batch b;
+
+	slu_put_le64(&d->ino, 500);
+	d->type = S_IFREG >> 12;
+	memcpy(record + sizeof(*d), "ghost", 5);
+	slu_batch_init(&b);
+	slu_batch_put(&b, &key, record, sizeof(record));
+	assert_int_equal(slu_ticket_get(k->fs->store, &t, 1, sizeof(record), 0, NULL), 0);
+	assert_int_equal(slu_store_apply(k->fs->store, &t, &b, NULL, NULL), 0);
+	slu_ticket_put(&t);
+	slu_batch_fini(&b);
+	assert_int_equal(listed(k, "ghost"), 0);
+}
+
 static void readdirplus_counts_no_dots(void **state)
 {
 	struct kernel *k = *state;
@@ -744,6 +784,7 @@ int main(void)
 		CASE(statx_knows_the_birth_time),
 		CASE(a_tmpfile_has_no_name_until_linked),
 		CASE(readdirplus_counts_no_dots),
+		CASE(readdirplus_makes_up_no_attributes),
 		CASE(a_small_buffer_takes_entries_one_by_one),
 		CASE(flags_are_roots_where_they_protect),
 		CASE(xattrs_come_whole_or_as_a_length),
