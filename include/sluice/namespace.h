@@ -140,10 +140,13 @@ int slu_ns_new(const struct slu_ns_opts *opts, struct slu_ns **ret);
 void slu_ns_free(struct slu_ns *ns);
 /*
  * Frees what has lost its last name and its last user, and what a crash left behind (orphan
- * records), in bounded steps: 1 = more to do, 0 = nothing left, or the error of this step (what met
- * it is tried again later if that can help). Called by a background thread; waits.
+ * records), in bounded steps: 1 = more to do, 0 = nothing left, or the first error since it said
+ * anything but 1. What met an error is set aside, and the rest goes on, unless everything fails.
+ * Called by a background thread; waits.
  */
 int slu_ns_reclaim(struct slu_ns *ns);
+/* What was set aside is tried again by the next slu_ns_reclaim. */
+void slu_ns_reclaim_again(struct slu_ns *ns);
 /*
  * Refuses changes with -EROFS from now on, or allows them again: remount. Does not wait for those
  * under way. Times changed before are still written by slu_ns_sync_attrs.

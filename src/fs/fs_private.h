@@ -20,10 +20,11 @@ struct slu_fs_private {
 
 	/* housekeep.c */
 	struct slu_thread housekeeper;
-	struct slu_mutex house_lock; /* leaf: the three below */
+	struct slu_mutex house_lock; /* leaf: the four below */
 	struct slu_cond house_wake;
 	bool house_stop;
 	bool reclaim_wanted;
+	bool reclaim_room; /* somebody has no space: what has failed is tried again at once */
 	/* how often reclaim has come to its end; makes waiting for room end */
 	uint64_t reclaim_passes;
 	struct slu_cond house_done;

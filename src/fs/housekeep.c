@@ -7,6 +7,12 @@
  */
 #include "fs_private.h"
 
+/*
+ * What could not be freed is tried again after a commit interval, and then after twice as long each
+ * time, up to this: the disk may heal, and the host find room. What is damaged says so each time.
+ */
+#define RECLAIM_AGAIN_MOST_NS (600 * SLU_NS_PER_SEC)
+
 /* Nothing that the kernel has sent is on its way for so long. */
 #define AWAIT_NS (10 * SLU_NS_PER_SEC)
 
@@ -28,6 +34,7 @@ static void housekeeper(void *arg)
 	uint64_t interval =
 		p->opts.commit_interval_ns ? p->opts.commit_interval_ns : 5 * SLU_NS_PER_SEC;
 	uint64_t next_attrs = slu_clock_ns() + interval;
+	uint64_t again = SLU_NO_DEADLINE, again_after = interval;
 
 	slu_mutex_lock(&p->house_lock);
 	while (!p->house_stop) {
@@ -35,12 +42,20 @@ static void housekeeper(void *arg)
 			slu_cond_timedwait(&p->house_wake, &p->house_lock, next_attrs);
 			continue;
 		}
-		bool reclaim = p->reclaim_wanted;
-		p->reclaim_wanted = false;
+		bool retry = slu_clock_ns() >= again || p->reclaim_room;
+		bool reclaim = p->reclaim_wanted || retry;
+		p->reclaim_wanted = p->reclaim_room = false;
 		slu_mutex_unlock(&p->house_lock);
 
-		if (reclaim)
-			reclaim_all(fs);
+		if (retry)
+			slu_ns_reclaim_again(fs->ns);
+		if (reclaim && reclaim_all(fs)) {
+			again = slu_clock_ns() + again_after;
+			again_after = slu_min(2 * again_after, RECLAIM_AGAIN_MOST_NS);
+		} else if (retry) {
+			again = SLU_NO_DEADLINE;
+			again_after = interval;
+		}
 		if (slu_clock_ns() >= next_attrs) {
 			uint64_t now = slu_clock_ns();
 
@@ -107,7 +122,7 @@ int housekeep_make_room(struct slu_fs *fs, struct slu_ctx *ctx)
 	slu_mutex_lock(&p->house_lock);
 	uint64_t want = p->reclaim_passes + 2;
 	while (p->reclaim_passes < want && !p->house_stop) {
-		p->reclaim_wanted = true;
+		p->reclaim_wanted = p->reclaim_room = true;
 		slu_cond_signal(&p->house_wake);
 		slu_cond_wait(&p->house_done, &p->house_lock);
 	}

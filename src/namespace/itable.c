@@ -645,7 +645,7 @@ void itable_reclaim_later(struct slu_inode *inode, bool requeue)
 	inode->refs--;
 	settle(t, inode);
 	if (!requeue && inode->reclaim_listed) {
-		/* Cannot be freed in this mount: out of the way, still an orphan. */
+		/* Cannot be freed now: out of the way, still an orphan. */
 		list_del(&t->reclaim, inode);
 		inode->reclaim_listed = false;
 	}

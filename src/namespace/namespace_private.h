@@ -132,7 +132,8 @@ bool itable_reclaim_pending(struct slu_ns *ns);
 /* Until no thread is freeing anything. No lock held. */
 void itable_wait_reclaim(struct slu_ns *ns);
 /*
- * Orphans that were held back by something other than their users: a read-only time, lost counts.
+ * Orphans that were held back by something other than their users: a read-only time, lost counts, an
+ * error.
  */
 void itable_queue_orphans(struct slu_ns *ns);
 /* At unmount: handles that nobody will close any more. */
@@ -341,8 +342,10 @@ struct slu_ns {
 	/* the search for what a crash left behind; by one thread at a time */
 	struct slu_mutex scan_lock; /* leaf */
 	bool scanning;
-	struct slu_key scan_from;
+	struct slu_key scan_first, scan_from;
+	bool scan_failed; /* since it began at the first: not all of it has been taken up */
 	_Atomic bool scan_done;
+	_Atomic int reclaim_error; /* the first that this pass has met */
 	struct slu_ns_stats stats;
 };
 

@@ -115,11 +115,14 @@ void slu_ns_free(struct slu_ns *ns)
 	if (!ns_readonly(ns))
 		slu_ns_sync_attrs(ns);
 	lookups_clear(&ns->lookups);
-	itable_queue_orphans(ns);
+	slu_ns_reclaim_again(ns);
 	/* What cannot be freed now keeps its orphan record for the next mount. */
 	while (more && failures < FREE_TRIES) {
 		more = slu_ns_reclaim(ns);
-		failures += more < 0;
+		if (more >= 0)
+			continue;
+		failures++;
+		slu_ns_reclaim_again(ns);
 	}
 	destroy(ns);
 }
@@ -128,7 +131,7 @@ void slu_ns_set_readonly(struct slu_ns *ns, bool readonly)
 {
 	atomic_store(&ns->readonly, readonly);
 	if (!readonly)
-		itable_queue_orphans(ns);
+		slu_ns_reclaim_again(ns);
 }
 
 const struct slu_ns_stats *slu_ns_stats(const struct slu_ns *ns)

@@ -221,6 +221,7 @@ static int free_inode(struct slu_inode *inode)
 	return err;
 }
 
+/* 0, 1 if there is more of it, or an error: then it is set aside. */
 static int reclaim_one(struct slu_inode *inode)
 {
 	int err = free_inode(inode);
@@ -230,8 +231,7 @@ static int reclaim_one(struct slu_inode *inode)
 		itable_reclaim_gone(inode);
 		return 0;
 	}
-	/* What more memory would cure is tried again; what is damaged waits for fsck. */
-	itable_reclaim_later(inode, err > 0 || err == -ENOMEM);
+	itable_reclaim_later(inode, err > 0);
 	return err;
 }
 
@@ -247,7 +247,7 @@ int orphan_scan_start(struct slu_ns *ns)
 
 	if (len < 0 && len != -ENOENT)
 		return len;
-	ns->scan_from = key;
+	ns->scan_first = ns->scan_from = key;
 	atomic_store(&ns->scan_done, len == -ENOENT);
 	return 0;
 }
@@ -339,6 +339,14 @@ static int take_up(struct slu_ns *ns, uint64_t ino)
 	return err;
 }
 
+static void reclaim_failed(struct slu_ns *ns, int err)
+{
+	int none = 0;
+
+	if (err < 0)
+		atomic_compare_exchange_strong(&ns->reclaim_error, &none, err);
+}
+
 /* 1: there is more to look at. */
 static int scan_step(struct slu_ns *ns)
 {
@@ -365,35 +373,56 @@ static int scan_step(struct slu_ns *ns)
 	ns->scan_from = from;
 	ns->scanning = false;
 	/*
-	 * One that failed leaves the search open: its inode is still to be looked at when it is
-	 * loaded.
+	 * One that failed leaves the search open, whatever comes after it: its inode is still to be
+	 * looked at when it is loaded.
 	 */
-	if (more == 0 && !first)
+	if (more < 0 || first)
+		ns->scan_failed = true;
+	if (more == 0 && !ns->scan_failed)
 		atomic_store(&ns->scan_done, true);
 	slu_mutex_unlock(&ns->scan_lock);
-	if (more < 0)
-		return more;
-	return first ? first : more;
+	reclaim_failed(ns, first);
+	return more;
 }
 
 #define RECLAIM_AT_ONCE 16u
 
 int slu_ns_reclaim(struct slu_ns *ns)
 {
-	int err = 0;
+	unsigned int done = 0, failed = 0;
+	int err;
 
 	if (ns_readonly(ns))
 		return 0;
-	for (unsigned int i = 0; i < RECLAIM_AT_ONCE && err == 0; i++) {
+	while (done + failed < RECLAIM_AT_ONCE) {
 		struct slu_inode *inode = itable_next_reclaim(ns);
 
 		if (!inode)
 			break;
 		err = reclaim_one(inode);
+		reclaim_failed(ns, err);
+		if (err < 0)
+			failed++;
+		else
+			done++;
 	}
-	if (err == 0)
-		err = scan_step(ns);
-	if (err)
-		return err;
-	return itable_reclaim_queued(ns);
+	/* One that fails keeps nobody else; where all do, it is the disk. */
+	err = failed && !done ? 0 : scan_step(ns);
+	if (err < 0)
+		reclaim_failed(ns, err);
+	if (err > 0 || (done && itable_reclaim_queued(ns)))
+		return 1;
+	err = atomic_exchange(&ns->reclaim_error, 0);
+	return err ? err : itable_reclaim_queued(ns);
+}
+
+void slu_ns_reclaim_again(struct slu_ns *ns)
+{
+	slu_mutex_lock(&ns->scan_lock);
+	if (ns->scan_failed && !ns->scanning) {
+		ns->scan_failed = false;
+		ns->scan_from = ns->scan_first;
+	}
+	slu_mutex_unlock(&ns->scan_lock);
+	itable_queue_orphans(ns);
 }

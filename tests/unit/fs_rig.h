@@ -21,6 +21,7 @@ struct rig {
 	struct slu_simdisk *disk;
 	struct slu_fs *fs;
 	struct slu_ctx ctx;
+	uint64_t commit_interval_ns; /* 0: the usual one */
 };
 
 static inline struct slu_blockio *open_disk(struct rig *r, bool readonly)
@@ -34,7 +35,9 @@ static inline struct slu_blockio *open_disk(struct rig *r, bool readonly)
 
 static inline void mount_rig(struct rig *r, bool readonly)
 {
-	struct slu_fs_opts opts = {.readonly = readonly, .cache_size = 24 * MIB};
+	struct slu_fs_opts opts = {.readonly = readonly,
+				   .cache_size = 24 * MIB,
+				   .commit_interval_ns = r->commit_interval_ns};
 	const char *why = NULL;
 	int err = slu_fs_mount(open_disk(r, readonly), &opts, &r->fs, &why);
 

@@ -316,6 +316,32 @@ static void an_unlinked_open_file_lives_until_it_is_closed(void **state)
 	assert_int_equal(free_blocks(r), before);
 }
 
+/* Nobody asks for it: what could not be freed is freed when the disk has healed. */
+static void space_comes_back_after_a_passing_error(void **state)
+{
+	struct rig *r = *state;
+	struct slu_simdisk_fault fault = {.op = SLU_IO_READ, .nth = 1, .times = 1};
+	static uint8_t value[60000];
+	uint64_t ino, inodes;
+
+	r->commit_interval_ns = 50 * SLU_NS_PER_MS;
+	ino = make_file(r, "file");
+	inodes = inodes_in_use(r);
+	assert_int_equal(slu_ns_setxattr(r->fs->ns, &r->ctx, ino, "user.x", value, sizeof(value), 0,
+					 false),
+			 0);
+	remount_rig(r); /* the parts of the value are on disk alone */
+	assert_int_equal(find_file(r, "file"), ino);
+	assert_int_equal(slu_ns_unlink(r->fs->ns, &r->ctx, SLU_INO_ROOT, "file"), 0);
+	slu_simdisk_fault(r->disk, &fault);
+	slu_ns_forget(r->fs->ns, ino, UINT64_MAX);
+	for (int i = 0; i < 30000 && inodes_in_use(r) == inodes; i++)
+		slu_sleep_ns(SLU_NS_PER_MS);
+	assert_int_equal(slu_simdisk_fault_hits(r->disk), 1);
+	assert_int_equal(inodes_in_use(r), inodes - 1);
+	slu_simdisk_fault(r->disk, NULL);
+}
+
 /*
  * A truncate to within a block zeroes the rest of its page. Until the truncate itself is on disk,
  * these zeros may not be: after a power cut the file may have its old size.
@@ -433,6 +459,7 @@ int main(void)
 		RIG_CASE(copy_range_copies_and_keeps_holes),
 		RIG_CASE(a_read_only_mount_reads_and_refuses),
 		RIG_CASE(an_unlinked_open_file_lives_until_it_is_closed),
+		RIG_CASE(space_comes_back_after_a_passing_error),
 		RIG_CASE(zeros_behind_a_new_end_wait_for_the_truncate),
 		RIG_CASE(random_operations_agree_with_a_plain_array),
 	};

@@ -295,6 +295,66 @@ static void stray_orphan_records(void **state)
 	assert_int_equal(try_look(&fx, ROOT, "file"), -EIO);
 }
 
+/*
+ * One request that failed: what was to be freed is freed when it is tried again, and the rest at once.
+ */
+static void a_passing_error_is_tried_again(void **state)
+{
+	struct slu_simdisk_fault fault = {.op = SLU_IO_READ, .nth = 1, .times = 1};
+	static uint8_t value[60000];
+	uint64_t files[40];
+	char name[16];
+	int err;
+
+	for (unsigned int i = 0; i < slu_array_size(files); i++) {
+		snprintf(name, sizeof(name), "%u", i);
+		files[i] = mk(&fx, ROOT, name, S_IFREG | 0644);
+		ok(slu_ns_setxattr(fx.ns, &fx.ctx, files[i], "user.x", value, sizeof(value), 0,
+				   false));
+	}
+	nsfx_remount(&fx); /* so that the parts of the values are on disk alone */
+	for (unsigned int i = 0; i < slu_array_size(files); i++) {
+		snprintf(name, sizeof(name), "%u", i);
+		look(&fx, ROOT, name);
+		ok(unlink_(&fx, ROOT, name));
+		forget_all(&fx, files[i]);
+	}
+	slu_simdisk_fault(fx.disk, &fault);
+	do {
+		err = slu_ns_reclaim(fx.ns);
+	} while (err == 1);
+	assert_int_equal(slu_simdisk_fault_hits(fx.disk), 1);
+	assert_int_equal(err, -EIO);
+	assert_int_equal(norphans(), 1);
+	slu_simdisk_fault(fx.disk, NULL);
+	assert_int_equal(slu_ns_reclaim(fx.ns), 0); /* set aside */
+	slu_ns_reclaim_again(fx.ns);
+	nsfx_reclaim(&fx);
+	assert_int_equal(norphans(), 0);
+}
+
+/* A disk that is gone is not asked for every one of them. */
+static void where_everything_fails_it_ends(void **state)
+{
+	char name[16];
+	uint64_t file;
+
+	for (unsigned int i = 0; i < 100; i++) {
+		struct slu_key key;
+
+		snprintf(name, sizeof(name), "%u", i);
+		file = mk(&fx, ROOT, name, S_IFREG | 0644);
+		key = SLU_KEY(file, SLU_REC_EXTENT, 1);
+		nsfx_poke(&fx, &key, "nonsense", 8);
+		ok(unlink_(&fx, ROOT, name));
+		forget_all(&fx, file);
+	}
+	uint64_t bad = atomic_load(&slu_ns_stats(fx.ns)->bad_records);
+	assert_int_equal(slu_ns_reclaim(fx.ns), -EIO);
+	assert_in_range(atomic_load(&slu_ns_stats(fx.ns)->bad_records) - bad, 0, 40);
+	assert_true(itable_reclaim_queued(fx.ns));
+}
+
 static void set_size(uint64_t ino, uint64_t size, bool orphan)
 {
 	struct slu_inode *inode;
@@ -360,6 +420,28 @@ static void a_crash_in_the_middle_of_a_truncate(void **state)
 		assert_int_equal(stat_of(&fx, other).blocks, 0);
 		assert_int_equal(stat_of(&fx, file).size, 4096);
 	}
+}
+
+/* The search for what a crash left is not over before all of it has been taken up. */
+static void a_truncate_that_could_not_be_ended_is_not_forgotten(void **state)
+{
+	uint64_t cut = mk(&fx, ROOT, "cut", S_IFREG | 0644);
+
+	give_blocks(&fx, cut, 0, 5);
+	set_size(cut, 5 * SLU_BLOCK_SIZE, false);
+	set_size(cut, SLU_BLOCK_SIZE, true);
+	nsfx_commit(&fx);
+	nsfx_crash(&fx);
+	slu_alloc_fail_nth(1);
+	assert_int_equal(slu_ns_reclaim(fx.ns), -ENOMEM);
+	slu_alloc_fail_nth(0);
+	assert_int_equal(slu_ns_reclaim(fx.ns), 0);
+	assert_int_equal(norphans(), 1);
+	/* whoever wants it finds it as the truncate would have left it */
+	assert_int_equal(stat_of(&fx, cut).blocks, 1);
+	slu_ns_reclaim_again(fx.ns);
+	nsfx_reclaim(&fx);
+	assert_int_equal(norphans(), 0);
 }
 
 static void unlinking_in_the_middle_of_a_truncate(void **state)
@@ -628,6 +710,9 @@ int main(void)
 		CASE(read_only_mounts_leave_orphans_alone),
 		CASE(a_read_only_time_defers_freeing),
 		CASE(an_orphan_that_is_damaged_waits_for_fsck),
+		CASE(a_passing_error_is_tried_again),
+		CASE(where_everything_fails_it_ends),
+		CASE(a_truncate_that_could_not_be_ended_is_not_forgotten),
 		WRITING(dirty_pages_of_an_unlinked_file_are_dropped),
 		WRITING(a_size_whose_data_was_punched_out_again_is_recorded),
 		WRITING(a_file_that_replaces_another_is_written_out_first),
