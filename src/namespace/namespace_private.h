@@ -80,7 +80,7 @@ struct ns_table {
 	struct slu_inode **buckets;
 	size_t nbuckets; /* a power of two */
 	size_t ninodes, max_idle;
-	size_t nreclaiming;     /* in state RECLAIM */
+	size_t nreclaiming; /* in state RECLAIM */
 	/*
 	 * The newest last_txid and shrink_txid of inodes that have left memory: those that come back
 	 * begin with them, since nothing else says which transaction has what was changed last.
