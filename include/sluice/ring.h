@@ -9,9 +9,9 @@
  * the others have filled the ring. What finds no room is counted, and the reader is told how much
  * was lost and where.
  *
- * Readers are woken only when the ring was empty, writers only when it was full. Wakeups may be
- * spurious; every wait in here loops on its condition. Any number of threads may write and read.
- * The ring's lock is a leaf, and may be taken under another leaf.
+ * Nobody waits in here. The reader is woken when the ring stops being empty, and only then: so it
+ * takes all that there is before it waits again, and finding nothing means nothing. Any number of
+ * threads may write and read. The ring's lock is a leaf, and may be taken under another leaf.
  */
 #ifndef SLUICE_RING_H
 #define SLUICE_RING_H
@@ -34,17 +34,14 @@ static inline bool slu_ring_full(uint32_t head, uint32_t tail, uint32_t limit)
 
 struct slu_ring {
 	struct slu_mutex lock; /* leaf, order 1: everything below */
-	struct slu_cond readable, writable;
-	uint32_t head; /* the slot to be written next */
-	uint32_t tail; /* the slot to be read next */
+	uint32_t head;         /* the slot to be written next */
+	uint32_t tail;         /* the slot to be read next */
 	uint32_t nslots, nreserved;
-	uint32_t nreading, nwriting; /* threads that wait */
-	size_t slot_size;            /* bytes */
+	size_t slot_size; /* bytes */
 	unsigned char *slots;
 	uint64_t *lost_before; /* by slot: what was lost between it and the one before */
 	uint64_t lost;         /* since the last slot that was written */
 	uint64_t total_lost;
-	bool closed;
 	/* Called with the lock held when the ring stops being empty. Must not block. NULL: none. */
 	void (*wake)(void *ctx);
 	void *ctx;
@@ -56,22 +53,16 @@ struct slu_ring {
  */
 int slu_ring_init(struct slu_ring *r, uint32_t nslots, uint32_t nreserved, size_t slot_size,
 		  void (*wake)(void *ctx), void *ctx);
-/* Nobody waits on it, or uses it, any more. What is in it is gone. */
+/* Nobody uses it any more. What is in it is gone. */
 void slu_ring_fini(struct slu_ring *r);
 
-/* Never waits. False: no room (counted), or closed. May be called under any lock but a ring's. */
+/* Never waits. False: no room, which is counted. May be called under any lock but a ring's. */
 bool slu_ring_post(struct slu_ring *r, const void *slot, bool critical);
-/* Waits for an unreserved slot. 0, -ETIMEDOUT, -EPIPE: closed. No lock held. */
-int slu_ring_push(struct slu_ring *r, const void *slot, uint64_t deadline_ns);
 /*
  * Takes the oldest slot; false: there is none. Never waits. *ret_lost, in either case: how many
  * found no room between the slot taken before and this one (or now); each is told once.
  */
 bool slu_ring_take(struct slu_ring *r, void *slot, uint64_t *ret_lost);
-/* The same, and waits for it. 0, -ETIMEDOUT, -EPIPE: closed and empty. No lock held. */
-int slu_ring_pull(struct slu_ring *r, void *slot, uint64_t *ret_lost, uint64_t deadline_ns);
-/* Nothing can be written any more, what is there can be read; everybody who waits returns. */
-void slu_ring_close(struct slu_ring *r);
 
 /* A moment's view. */
 uint32_t slu_ring_used(struct slu_ring *r);

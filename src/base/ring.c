@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The ring of ring.h. Takes its own lock and no other; must never wait in post and take.
+ * The ring of ring.h. Takes its own lock and no other; must never wait.
  */
 #include "sluice/ring.h"
 #include <string.h>
@@ -24,16 +24,11 @@ int slu_ring_init(struct slu_ring *r, uint32_t nslots, uint32_t nreserved, size_
 		return -ENOMEM;
 	}
 	slu_mutex_init(&r->lock, SLU_RANK_LEAF, 1, "ring");
-	slu_cond_init(&r->readable);
-	slu_cond_init(&r->writable);
 	return 0;
 }
 
 void slu_ring_fini(struct slu_ring *r)
 {
-	slu_assert(!r->nreading && !r->nwriting);
-	slu_cond_fini(&r->writable);
-	slu_cond_fini(&r->readable);
 	slu_mutex_fini(&r->lock);
 	slu_free(r->lost_before);
 	slu_free(r->slots);
@@ -50,11 +45,7 @@ static void put(struct slu_ring *r, const void *slot) SLU_REQUIRES(r->lock)
 	r->lost_before[i] = r->lost;
 	r->lost = 0;
 	r->head++;
-	if (!was_empty)
-		return;
-	if (r->nreading)
-		slu_cond_broadcast(&r->readable);
-	if (r->wake)
+	if (was_empty && r->wake)
 		r->wake(r->ctx);
 }
 
@@ -69,9 +60,6 @@ static bool get(struct slu_ring *r, void *slot, uint64_t *ret_lost) SLU_REQUIRES
 	}
 	memcpy(slot, r->slots + i * r->slot_size, r->slot_size);
 	*ret_lost = r->lost_before[i];
-	/* With slots kept back it was full for those who wait when the others were used. */
-	if (r->nwriting && slu_ring_full(r->head, r->tail, r->nslots - r->nreserved))
-		slu_cond_broadcast(&r->writable);
 	r->tail++;
 	return true;
 }
@@ -83,33 +71,15 @@ bool slu_ring_post(struct slu_ring *r, const void *slot, bool critical)
 	bool room;
 
 	slu_mutex_lock(&r->lock);
-	room = !r->closed &&
-	       !slu_ring_full(r->head, r->tail, critical ? r->nslots : r->nslots - r->nreserved);
+	room = !slu_ring_full(r->head, r->tail, critical ? r->nslots : r->nslots - r->nreserved);
 	if (room) {
 		put(r, slot);
-	} else if (!r->closed) {
+	} else {
 		r->lost++;
 		r->total_lost++;
 	}
 	slu_mutex_unlock(&r->lock);
 	return room;
-}
-
-int slu_ring_push(struct slu_ring *r, const void *slot, uint64_t deadline_ns)
-{
-	int err = 0;
-
-	slu_mutex_lock(&r->lock);
-	r->nwriting++;
-	while (!err && !r->closed && slu_ring_full(r->head, r->tail, r->nslots - r->nreserved))
-		err = slu_cond_timedwait(&r->writable, &r->lock, deadline_ns);
-	r->nwriting--;
-	if (r->closed)
-		err = -EPIPE;
-	if (!err)
-		put(r, slot);
-	slu_mutex_unlock(&r->lock);
-	return err;
 }
 
 /* ------------------------------------------------------------------ reading */
@@ -122,32 +92,6 @@ bool slu_ring_take(struct slu_ring *r, void *slot, uint64_t *ret_lost)
 	got = get(r, slot, ret_lost);
 	slu_mutex_unlock(&r->lock);
 	return got;
-}
-
-int slu_ring_pull(struct slu_ring *r, void *slot, uint64_t *ret_lost, uint64_t deadline_ns)
-{
-	int err = 0;
-
-	slu_mutex_lock(&r->lock);
-	r->nreading++;
-	while (!err && !r->closed && slu_ring_empty(r->head, r->tail))
-		err = slu_cond_timedwait(&r->readable, &r->lock, deadline_ns);
-	r->nreading--;
-	if (get(r, slot, ret_lost))
-		err = 0;
-	else if (r->closed)
-		err = -EPIPE;
-	slu_mutex_unlock(&r->lock);
-	return err;
-}
-
-void slu_ring_close(struct slu_ring *r)
-{
-	slu_mutex_lock(&r->lock);
-	r->closed = true;
-	slu_cond_broadcast(&r->readable);
-	slu_cond_broadcast(&r->writable);
-	slu_mutex_unlock(&r->lock);
 }
 
 /* ------------------------------------------------------------------ looking */

@@ -2,20 +2,33 @@
 /*
  * bench_ring [ROUNDS]: slots a second through the ring and through a GAsyncQueue, from 1 and from 4
  * threads to one, in turn; medians. A slot is an event; what the queue gets is a copy on the heap,
- * as its users make one.
+ * as its users make one. The ring's reader is woken through an eventfd, as those of events are; where
+ * an event would be lost the writer here tries again.
  */
 #include "sluice/event.h"
 #include <glib.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 enum { PER_RUN = 400000, MAX_ROUNDS = 99, MAX_WRITERS = 4 };
 
 struct run {
 	unsigned int nwriters;
 	struct slu_ring ring;
+	int wake_fd;
 	GAsyncQueue *queue;
 };
+
+static void wake_reader(void *ctx)
+{
+	const struct run *run = ctx;
+
+	if (eventfd_write(run->wake_fd, 1))
+		abort();
+}
 
 static void ring_writer(void *arg)
 {
@@ -24,7 +37,8 @@ static void ring_writer(void *arg)
 
 	for (unsigned int i = 0; i < PER_RUN / run->nwriters; i++) {
 		ev.ino = i;
-		(void)slu_ring_push(&run->ring, &ev, SLU_NO_DEADLINE);
+		while (!slu_ring_post(&run->ring, &ev, false))
+			sched_yield();
 	}
 }
 
@@ -39,38 +53,61 @@ static void queue_writer(void *arg)
 	}
 }
 
+static uint64_t read_ring(struct run *run)
+{
+	struct slu_event ev;
+	uint64_t lost, sum = 0;
+	eventfd_t woken;
+
+	for (unsigned int n = 0; n < PER_RUN;) {
+		if (!slu_ring_take(&run->ring, &ev, &lost)) {
+			if (eventfd_read(run->wake_fd, &woken))
+				abort();
+			continue;
+		}
+		sum += ev.ino;
+		n++;
+	}
+	return sum;
+}
+
+static uint64_t read_queue(struct run *run)
+{
+	uint64_t sum = 0;
+
+	for (unsigned int n = 0; n < PER_RUN; n++) {
+		struct slu_event *ev = g_async_queue_pop(run->queue);
+
+		sum += ev->ino;
+		slu_free(ev);
+	}
+	return sum;
+}
+
 static double once(unsigned int nwriters, bool ring)
 {
 	struct slu_thread writers[MAX_WRITERS];
 	struct run run = {.nwriters = nwriters, .queue = g_async_queue_new()};
-	uint64_t start = slu_clock_ns(), lost, sum = 0;
-	struct slu_event ev;
+	uint64_t start = slu_clock_ns(), sum;
 	double sec;
 
-	if (slu_ring_init(&run.ring, 256, 64, sizeof(ev), NULL, NULL))
+	run.wake_fd = eventfd(0, EFD_CLOEXEC);
+	if (run.wake_fd < 0 ||
+	    slu_ring_init(&run.ring, 256, 64, sizeof(struct slu_event), wake_reader, &run))
 		abort();
 	for (unsigned int i = 0; i < nwriters; i++) {
 		if (slu_thread_start(&writers[i], "writer", ring ? ring_writer : queue_writer,
 				     &run))
 			abort();
 	}
-	for (unsigned int i = 0; i < PER_RUN; i++) {
-		if (ring) {
-			(void)slu_ring_pull(&run.ring, &ev, &lost, SLU_NO_DEADLINE);
-			sum += ev.ino;
-		} else {
-			struct slu_event *p = g_async_queue_pop(run.queue);
-
-			sum += p->ino;
-			slu_free(p);
-		}
-	}
+	sum = ring ? read_ring(&run) : read_queue(&run);
 	sec = (double)(slu_clock_ns() - start) / 1e9;
 	for (unsigned int i = 0; i < nwriters; i++)
 		slu_thread_join(&writers[i]);
 	if (sum != (uint64_t)PER_RUN * (PER_RUN / nwriters - 1) / 2)
 		abort();
 	slu_ring_fini(&run.ring);
+	close(run.wake_fd);
 	g_async_queue_unref(run.queue);
 	return PER_RUN / sec;
 }

@@ -18,11 +18,12 @@ static void hold_up(void *ctx, int priority, const char *line)
 	(void)ctx;
 	(void)priority;
 	slu_mutex_lock(&hold.lock);
-	while (hold.at && strstr(line, hold.at)) {
+	if (hold.at && strstr(line, hold.at)) {
 		hold.held = true;
 		slu_cond_broadcast(&hold.changed);
-		slu_cond_wait(&hold.changed, &hold.lock);
 	}
+	while (hold.at && strstr(line, hold.at))
+		slu_cond_wait(&hold.changed, &hold.lock);
 	slu_mutex_unlock(&hold.lock);
 }
 
