@@ -46,7 +46,7 @@ static bool mount_and_use(struct slu_simdisk *disk, bool readonly)
 static void run(void *arg)
 {
 	const struct run *r = arg;
-	struct slu_simdisk *disk = slu_simdisk_new(VOLUME_BLOCKS, 1);
+	struct slu_simdisk *disk = slu_simdisk_new(IMAGE_BLOCKS, 1);
 	bool sound, worked;
 
 	slu_simdisk_inline(disk, true);

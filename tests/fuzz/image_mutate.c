@@ -198,7 +198,7 @@ static uint8_t make_record(uint64_t *s, uint8_t *data)
 /* A patch to `out`, of at most sizeof(struct patch) + 255 bytes. */
 static size_t make_patch(uint64_t *s, uint8_t *out)
 {
-	struct patch p = {.kind = (uint8_t)(rng(s) % 16), .idx = (uint8_t)rng(s)};
+	struct patch p = {.kind = (uint8_t)(rng(s) % 20), .idx = (uint8_t)rng(s)};
 	uint8_t *data = out + sizeof(p);
 	const struct field *f;
 	uint64_t off = 0;
@@ -225,7 +225,11 @@ static size_t make_patch(uint64_t *s, uint8_t *out)
 	case PATCH_NODE:
 	case PATCH_DAMAGE:
 		f = &node_fields[rng(s) % slu_array_size(node_fields)];
-		off = f->off + (rng(s) % 4 ? 0 : rng(s) % 4000);
+		off = f->off;
+		if (rng(s) % 4 == 0)
+			off += rng(s) % 4000;
+		else if (off >= offsetof(struct slu_disk_node, body))
+			off += rng(s) % 40 * sizeof(struct slu_disk_inner_slot);
 		p.len = put_number(s, data, f->size);
 		break;
 	case PATCH_SUPER:
@@ -233,6 +237,13 @@ static size_t make_patch(uint64_t *s, uint8_t *out)
 		p.idx |= (uint8_t)(1 + rng(s) % 3);
 		off = f->off;
 		p.len = put_number(s, data, f->size);
+		break;
+	case PATCH_CHILD:
+		p.idx = (uint8_t)rng(s);
+		off = rng(s) % 40;
+		p.len = 1 + rng(s) % 4 / 3;
+		data[0] = (uint8_t)rng(s);
+		data[1] = (uint8_t)rng(s);
 		break;
 	default:
 		off = rng(s) % 32;

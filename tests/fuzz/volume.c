@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From records and patches to blocks: sorts, packs leaves, puts one root over them, marks what is
+ * From records and patches to blocks: sorts, packs leaves, puts inner nodes over them, marks what is
  * used, makes the checksums.
  */
 #include "volume.h"
 #include <xxhash.h>
 
 #define FIRST_NODE  5000u
+#define BEHIND      (VOLUME_BLOCKS + 5)
 #define LEAVES_MAX  RECORDS_MAX
+#define NODES_MAX   (LEAVES_MAX + 3)
 #define LEAF_FILL   1800u
 #define TXID        6u
 #define NEXT_INO    64u
@@ -22,8 +24,12 @@ struct volume {
 	unsigned int norder;
 	unsigned int first[LEAVES_MAX + 1]; /* of each leaf, in order[] */
 	unsigned int nleaves;
-	struct slu_disk_node nodes[LEAVES_MAX + 1]; /* the root is the last */
-	bool damaged[LEAVES_MAX + 1];
+	/* the leaves, the inner nodes of a deep one, the root */
+	struct slu_disk_node nodes[NODES_MAX];
+	unsigned int nnodes;
+	bool damaged[NODES_MAX];
+	bool deep;
+	struct slu_disk_node behind; /* a node behind the volume, if something leads there */
 	struct slu_disk_super super[2];
 };
 
@@ -105,9 +111,38 @@ static void patch_values(struct records *rs, struct fuzz_bytes in)
 	}
 }
 
+static void patch_child(struct volume *v, struct slu_disk_node *node, const struct patch *p,
+			const uint8_t *data)
+{
+	struct slu_disk_inner_slot *slot = (struct slu_disk_inner_slot *)node->body;
+	unsigned int count = slu_get_le16(&node->count);
+
+	if (!slu_get_le16(&node->level) || !count || count > SLU_INNER_MAX || !p->len)
+		return;
+	slot += slu_get_le16(&p->off) % count;
+	slu_put_le64(&slot->blkno, FIRST_NODE + data[0] % v->nnodes);
+	slu_put_le64(&slot->txid, TXID);
+	if (p->len < 2)
+		return;
+	v->behind = v->nodes[data[1] % v->nnodes];
+	slu_put_le64(&v->behind.blkno, BEHIND);
+	slu_put_le64(&slot->blkno, BEHIND);
+}
+
+static bool is_deep(struct fuzz_bytes in)
+{
+	const uint8_t *data;
+	struct patch p;
+	bool deep = false;
+
+	while (next_patch(&in, &p, &data))
+		deep |= p.kind == PATCH_DEEP;
+	return deep;
+}
+
 static void patch_nodes(struct volume *v, struct fuzz_bytes in)
 {
-	unsigned int n = v->nleaves + 1;
+	unsigned int n = v->nnodes;
 	const uint8_t *data;
 	struct patch p;
 
@@ -118,6 +153,8 @@ static void patch_nodes(struct volume *v, struct fuzz_bytes in)
 			put_bytes(node, sizeof(*node), &p, data);
 		if (p.kind == PATCH_COPY)
 			*node = v->nodes[slu_get_le16(&p.off) % n];
+		if (p.kind == PATCH_CHILD)
+			patch_child(v, node, &p, data);
 		if (p.kind == PATCH_DAMAGE)
 			v->damaged[p.idx % n] = true;
 		for (unsigned int i = 0; p.kind == PATCH_SUPER && i < 2; i++) {
@@ -158,11 +195,13 @@ static void lay_out(struct volume *v)
 		used += need;
 	}
 	v->first[v->nleaves] = v->norder;
+	v->deep = v->deep && v->nleaves > 1;
+	v->nnodes = v->nleaves + (v->deep ? 3 : 1);
 }
 
 static void fill_space(struct volume *v)
 {
-	for (unsigned int i = 0; i <= v->nleaves; i++)
+	for (unsigned int i = 0; i < v->nnodes; i++)
 		v->rs.used[(FIRST_NODE + i) / 8] |= (uint8_t)(1u << (FIRST_NODE + i) % 8);
 	for (unsigned int i = 0; i < v->rs.n; i++) {
 		struct record *r = &v->rs.r[i];
@@ -212,19 +251,34 @@ static void write_leaf(struct volume *v, unsigned int leaf)
 	slu_put_le16(&node->heap, (uint16_t)heap);
 }
 
-static void write_root(struct volume *v)
+/* Over n nodes from `child` on, whose leaves go from `first` to `end`. */
+static void write_inner(struct volume *v, unsigned int idx, unsigned int level, unsigned int child,
+			unsigned int n, unsigned int first, unsigned int end)
 {
-	struct slu_disk_node *node = &v->nodes[v->nleaves];
+	struct slu_disk_node *node = &v->nodes[idx];
 	struct slu_disk_inner_slot *slot = (struct slu_disk_inner_slot *)node->body;
 
-	begin_node(node, v->nleaves, 1, v->nleaves, SLU_KEY_MIN, SLU_KEY_MAX);
-	for (unsigned int i = 0; i < v->nleaves; i++) {
-		struct slu_key key = lower_key(v, i);
-
-		slu_key_put(slot[i].key, &key);
-		slu_put_le64(&slot[i].blkno, FIRST_NODE + i);
+	begin_node(node, idx, level, n, lower_key(v, first), lower_key(v, end));
+	for (unsigned int i = 0; i < n; i++) {
+		memcpy(slot[i].key, v->nodes[child + i].lower, SLU_KEY_SIZE);
+		slu_put_le64(&slot[i].blkno, FIRST_NODE + child + i);
 		slu_put_le64(&slot[i].txid, TXID);
 	}
+}
+
+static void write_nodes(struct volume *v)
+{
+	unsigned int n = v->nleaves, half = n / 2;
+
+	for (unsigned int i = 0; i < n; i++)
+		write_leaf(v, i);
+	if (!v->deep) {
+		write_inner(v, n, 1, 0, n, 0, n);
+		return;
+	}
+	write_inner(v, n, 1, 0, half, 0, half);
+	write_inner(v, n + 1, 1, half, n - half, half, n);
+	write_inner(v, n + 2, 2, n, 2, 0, n);
 }
 
 static void write_super(struct volume *v)
@@ -243,11 +297,11 @@ static void write_super(struct volume *v)
 	slu_put_le64(&s->hash_seed, VOLUME_HASH_SEED);
 	slu_put_le64(&s->nblocks, VOLUME_BLOCKS);
 	slu_put_le64(&s->txid, TXID);
-	slu_put_le64(&s->root_blkno, FIRST_NODE + v->nleaves);
+	slu_put_le64(&s->root_blkno, FIRST_NODE + v->nnodes - 1);
 	slu_put_le64(&s->root_txid, TXID);
 	slu_put_le64(&s->next_ino, NEXT_INO);
 	slu_put_le64(&s->data_blocks, DATA_BLOCKS);
-	slu_put_le64(&s->node_blocks, v->nleaves + 1);
+	slu_put_le64(&s->node_blocks, v->nnodes);
 	slu_put_le64(&s->record_bytes, bytes);
 	slu_put_le64(&s->ninodes, NINODES);
 	slu_put_le32(&s->state, SLU_STATE_CLEAN);
@@ -255,24 +309,29 @@ static void write_super(struct volume *v)
 	v->super[1] = v->super[0];
 }
 
-static void write_blocks(struct volume *v, struct slu_simdisk *disk)
+static void write_node(struct slu_simdisk *disk, uint64_t blkno, struct slu_disk_node *n,
+		       bool damaged)
 {
 	uint64_t seed = XXH3_64bits(volume_id, sizeof(volume_id));
 
+	if (!damaged)
+		slu_put_le64(&n->checksum,
+			     XXH3_64bits_withSeed((uint8_t *)n + 8, sizeof(*n) - 8, seed));
+	slu_simdisk_poke(disk, blkno, n);
+}
+
+static void write_blocks(struct volume *v, struct slu_simdisk *disk)
+{
 	for (unsigned int i = 0; i < 2; i++) {
 		struct slu_disk_super *s = &v->super[i];
 
 		slu_put_le64(&s->checksum, XXH3_64bits((uint8_t *)s + 8, sizeof(*s) - 8));
 		slu_simdisk_poke(disk, i, s);
 	}
-	for (unsigned int i = 0; i <= v->nleaves; i++) {
-		struct slu_disk_node *n = &v->nodes[i];
-
-		if (!v->damaged[i])
-			slu_put_le64(&n->checksum,
-				     XXH3_64bits_withSeed((uint8_t *)n + 8, sizeof(*n) - 8, seed));
-		slu_simdisk_poke(disk, FIRST_NODE + i, n);
-	}
+	for (unsigned int i = 0; i < v->nnodes; i++)
+		write_node(disk, FIRST_NODE + i, &v->nodes[i], v->damaged[i]);
+	if (slu_get_le64(&v->behind.blkno))
+		write_node(disk, BEHIND, &v->behind, false);
 }
 
 void volume_write(struct slu_simdisk *disk, const uint8_t *data, size_t size)
@@ -283,13 +342,12 @@ void volume_write(struct slu_simdisk *disk, const uint8_t *data, size_t size)
 	if (!v)
 		fuzz_fail("no memory");
 	v->rs = *volume_base();
+	v->deep = is_deep(in);
 	patch_shape(&v->rs, in);
 	lay_out(v);
 	fill_space(v);
 	patch_values(&v->rs, in);
-	for (unsigned int i = 0; i < v->nleaves; i++)
-		write_leaf(v, i);
-	write_root(v);
+	write_nodes(v);
 	write_super(v);
 	patch_nodes(v, in);
 	write_blocks(v, disk);

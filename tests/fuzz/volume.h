@@ -9,7 +9,8 @@
 
 #include "fuzz.h"
 
-#define VOLUME_BLOCKS    8192u /* two chunks */
+#define VOLUME_BLOCKS    8192u                /* two chunks */
+#define IMAGE_BLOCKS     (VOLUME_BLOCKS + 64) /* there is something behind it */
 #define VOLUME_HASH_SEED 7u
 #define RECORD_MAX       2048u /* bytes of a value; more than the format allows */
 #define RECORDS_MAX      120u  /* no more leaves than fit into one root */
@@ -39,6 +40,12 @@ enum patch_kind {
 	PATCH_DAMAGE, /* bytes of a node, the checksum left alone */
 	PATCH_SUPER,  /* bytes of superblocks: bits 0 and 1 of idx say which */
 	PATCH_COPY,   /* node `off` over node idx */
+	PATCH_DEEP,   /* two inner nodes between the root and the leaves */
+	/*
+	 * Slot `off` of node idx, if that is an inner one, leads to node data[0]; or, if there is a
+	 * data[1], to a copy of that node which lies behind the volume.
+	 */
+	PATCH_CHILD,
 	PATCH_KINDS,
 };
 
@@ -52,7 +59,7 @@ struct patch {
 
 /* The sample volume's records, unpatched. */
 const struct records *volume_base(void);
-/* The sample volume with the input's patches, written to an empty disk of VOLUME_BLOCKS. */
+/* The sample volume with the input's patches, written to an empty disk of IMAGE_BLOCKS. */
 void volume_write(struct slu_simdisk *disk, const uint8_t *data, size_t size);
 
 #endif
