@@ -62,29 +62,35 @@ static void pool_put(struct slu_range_pool *p, struct slu_range_node *node)
 	p->nfree++;
 }
 
+#define POOL_STEP 256u /* nodes that are allocated between two looks at the pool */
+
 int slu_range_pool_fill(struct slu_range_pool *p, uint64_t n)
 {
+	struct slu_range_node *list = NULL, *node;
 	int err = 0;
 
 	slu_mutex_lock(&p->lock);
-	while (p->nfree < n) {
-		struct slu_range_node *node;
+	while (p->nfree < n && !err) {
+		uint64_t want = slu_min(n - p->nfree, (uint64_t)POOL_STEP), got = 0;
 
-		if (p->limit && p->ntotal >= p->limit) {
-			err = -ENOMEM;
-			break;
-		}
+		if (p->limit)
+			want = slu_min(want, p->limit - p->ntotal);
 		/* Counted before the lock is dropped, so that two of us cannot pass the limit. */
-		p->ntotal++;
+		p->ntotal += want;
 		slu_mutex_unlock(&p->lock);
-		node = slu_alloc(sizeof(*node));
-		slu_mutex_lock(&p->lock);
-		if (!node) {
-			p->ntotal--;
-			err = -ENOMEM;
-			break;
+		while (got < want && (node = slu_alloc(sizeof(*node)))) {
+			node->right = list;
+			list = node;
+			got++;
 		}
-		pool_put(p, node);
+		slu_mutex_lock(&p->lock);
+		if (!want || got < want)
+			err = -ENOMEM;
+		p->ntotal -= want - got;
+		while ((node = list)) {
+			list = node->right;
+			pool_put(p, node);
+		}
 	}
 	slu_mutex_unlock(&p->lock);
 	return err;
