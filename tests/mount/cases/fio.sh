@@ -1,4 +1,4 @@
-# sets: user engine cache
+# sets: engine cache
 # limit: 400
 # fio writes with checksums in every block and reads them back: random and sequential, through
 # read and write, mappings and libaio, buffered and direct.

@@ -1,4 +1,4 @@
-# sets: user engine short cache
+# sets: engine short cache
 # limit: 300
 # A full volume: ENOSPC where it belongs, what was accepted stays, everything can be read and deleted,
 # and free space comes back to the same number.

@@ -1,4 +1,4 @@
-# sets: user cache
+# sets: cache
 # A file is written into itself in every combination that a program can choose, and nothing is refused.
 make_volume 256M
 mount_volume

@@ -1,4 +1,4 @@
-# sets: user short
+# sets: short
 # sluicectl metrics: the text in every detail, and the server for it: what it answers, to whom, and for
 # how long, whatever clients and the daemon do.
 is_root || export XDG_RUNTIME_DIR=$SLU_WORK/run

@@ -1,4 +1,4 @@
-# sets: user short cache
+# sets: short cache
 # Sparse files: cp --sparse=always of a file just written and still open copies every byte; holes stay holes.
 make_volume 1G
 mount_volume

@@ -1,4 +1,4 @@
-# sets: user short cache
+# sets: short cache
 # limit: 100
 # The image is cut off behind the daemon's back, to a half and to nothing: what is gone is EIO, what is
 # left can be read, nothing more is promised, the log says why, and unmounting ends. What is mounted or
