@@ -66,7 +66,10 @@ struct slu_aspace {
 	struct slu_ranges dirty;     /* page indices */
 	struct slu_ranges writeback; /* page indices with I/O in flight; value: the run's number */
 	uint64_t cut_first; /* no writeback begins here or beyond; UINT64_MAX: it may anywhere */
-	uint64_t run_seq;   /* number of the newest run */
+	/* a size for the disk has been worked out and is being recorded: no truncate in between */
+	bool size_moving;
+	uint64_t nmoves;  /* so many times */
+	uint64_t run_seq; /* number of the newest run */
 	/*
 	 * Bytes beyond the size on disk that are new to the file and in no block on disk yet. From
 	 * the start of a page, the size before, or what is awaited on, so few for each dirty page.
@@ -428,7 +431,11 @@ uint32_t slu_pages_start_writeback(struct slu_aspace *as, uint64_t *pgidx, uint6
 void slu_pages_end_writeback(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
 			     struct slu_page **pages, const uint32_t *frames, uint64_t size,
 			     int result);
-/* What disk_size may be once this run is on disk: never beyond a byte that is not. */
+/*
+ * What disk_size may be once this run is on disk: never beyond a byte that is not. It is so until
+ * slu_pages_end_writeback of the run: a truncate waits (cut_begin), and this waits for one. One run of
+ * an inode at a time. Takes backend->lock.
+ */
 uint64_t slu_aspace_synced_size(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
 				struct slu_page **pages, uint64_t size);
 /*
@@ -441,10 +448,13 @@ uint64_t slu_aspace_synced(struct slu_aspace *as);
 bool slu_pages_writeback(struct slu_aspace *as, uint64_t first, uint64_t end);
 /*
  * Until slu_aspace_cut_end no writeback begins at page `first` or beyond: who wants to waits. False:
- * some is under way there. as->lock exclusive throughout, and nothing is waited for in between.
+ * some is under way in [first, end), or, where the cut moves the size back, a size is just being
+ * recorded: then slu_aspace_cut_wait, with no lock held. as->lock exclusive throughout, and nothing is
+ * waited for in between.
  */
-bool slu_aspace_cut_begin(struct slu_aspace *as, uint64_t first);
+bool slu_aspace_cut_begin(struct slu_aspace *as, uint64_t first, uint64_t end, bool shrinks);
 void slu_aspace_cut_end(struct slu_aspace *as);
+void slu_aspace_cut_wait(struct slu_aspace *as, uint64_t first, uint64_t end);
 /*
  * Waits for every run in [first, end) that has started by now, not for those that start meanwhile:
  * it ends. No lock held.

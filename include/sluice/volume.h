@@ -103,10 +103,14 @@ void slu_volume_inode_fini(struct slu_volume_inode *vi);
 int slu_volume_prealloc(struct slu_volume_inode *vi, uint64_t *pos, uint64_t end,
 			uint64_t disk_size, struct slu_need *need);
 /*
- * MAPPED in the block-aligned range becomes UNWRITTEN and DELALLOC becomes HOLE, even if it then
- * fails (pages dropped, none under writeback); bounded; as prealloc, but it draws on the blocks
- * kept back and does not fail with -ENOSPC.
+ * Punch: the block-aligned range becomes a HOLE, window by window, each with its reservations or not at
+ * all: what was done is kept in *pos, and the pages there are to be dropped before as->lock is (none is
+ * under writeback). Bounded, and 1 if there is more; as prealloc, but it draws on the blocks kept back
+ * and does not fail with -ENOSPC.
  */
+int slu_volume_punch(struct slu_volume_inode *vi, uint64_t *pos, uint64_t end, uint64_t disk_size,
+		     struct slu_need *need);
+/* The same, but MAPPED becomes UNWRITTEN; DELALLOC becomes HOLE here too. */
 int slu_volume_zero_range(struct slu_volume_inode *vi, uint64_t *pos, uint64_t end,
 			  uint64_t disk_size, struct slu_need *need);
 /*

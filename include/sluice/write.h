@@ -118,16 +118,21 @@ void slu_read_done(struct slu_read_vec *v);
 /* ------------------------------------------------------------------ truncate and punch: pages */
 
 /*
- * As part of truncate and punch, before the backend's remove(): with as->lock exclusive, drops
- * every page that lies wholly in [pos, end) and zeroes the parts of partial pages at the edges (in
- * a fresh frame, published dirty where the block has data). Pages under writeback in the range must
- * end first, partial pages on MAPPED blocks must be read first: -EAGAIN with need. Zeroed edges
- * inside the size are dirty pages afterwards. frames are taken from the need as well.
- * Dirty pages that are dropped give their reservation back in the backend's remove(). Other errors:
- * -EIO (an edge cannot be read), -ENOMEM.
+ * Takes blocks and reservations out of [*pos, end), whole blocks, as many as one change may, and moves
+ * *pos behind what was done. 0: all; 1: there is more; an error or -EAGAIN with need: none of it.
  */
-int slu_pages_remove(struct slu_aspace *as, struct slu_blockio *bio, uint64_t pos, uint64_t end,
-		     struct slu_need *need);
+typedef int slu_remove_fn(void *arg, uint64_t *pos, uint64_t end, struct slu_need *need);
+/*
+ * Punch and zero-range, with as->lock exclusive: zeroes the parts of partial pages at the edges of
+ * [*pos, *end) (in a fresh frame, published dirty where the block has data), then calls remove for
+ * whole blocks and drops the pages of those that it has done. *pos and *end become what is left to do.
+ * 1: more of the same. Pages under writeback in the range must end first, partial pages on MAPPED
+ * blocks must be read first, and remove may have to wait: -EAGAIN with need, and the lock may be
+ * dropped. Zeroed edges inside the size are dirty pages afterwards. frames are taken from the need as
+ * well. Other errors: -EIO (an edge cannot be read), -ENOMEM, what remove says.
+ */
+int slu_pages_remove(struct slu_aspace *as, struct slu_blockio *bio, uint64_t *pos, uint64_t *end,
+		     slu_remove_fn *remove, void *arg, struct slu_need *need);
 /*
  * Truncate: the same to the end of the file, with set_size (NULL: none) called between all that may
  * fail and all that changes something. If it fails, with -EAGAIN or for good, nothing has changed.

@@ -15,10 +15,11 @@
  * referenced.
  *
  * disk_size. A byte that is new to the file and beyond the size on disk is in `unsynced` from the
- * moment its page is dirty until a frame that holds it has been written. Marking the pages, adding the bytes and moving the
- * size is one step under tags; a run remembers the size at its start, before it takes its frames:
- * what that size covers is in those frames. What was added to the last page later has made that
- * page dirty again.
+ * moment its page is dirty until a frame that holds it has been written. Marking the pages, adding the
+ * bytes and moving the size is one step under tags; a run remembers the size at its start, before it
+ * takes its frames: what that size covers is in those frames. What was added to the last page later has
+ * made that page dirty again. A truncate waits for runs from the page with the new end on, and for the
+ * record of a size: what they know of the size would be wrong when the file grows again.
  */
 #include "cache_private.h"
 
@@ -258,13 +259,14 @@ bool slu_aspace_dirty(struct slu_aspace *as)
 
 /* ------------------------------------------------------------------ a cut */
 
-bool slu_aspace_cut_begin(struct slu_aspace *as, uint64_t first)
+bool slu_aspace_cut_begin(struct slu_aspace *as, uint64_t first, uint64_t end, bool shrinks)
 {
 	struct slu_range r;
 	bool busy;
 
 	slu_mutex_lock(&as->tags);
-	busy = slu_ranges_at_or_after(&as->writeback, first, &r);
+	busy = (shrinks && as->size_moving) ||
+	       (slu_ranges_at_or_after(&as->writeback, first, &r) && r.start < end);
 	if (!busy)
 		as->cut_first = first;
 	slu_mutex_unlock(&as->tags);
@@ -474,8 +476,14 @@ static uint64_t synced_size(struct slu_aspace *as, uint64_t start, uint64_t end)
 uint64_t slu_aspace_synced_size(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
 				struct slu_page **pages, uint64_t size)
 {
-	uint64_t disk_size = disk_size_get(as), synced;
+	uint64_t disk_size, synced;
 
+	slu_mutex_lock(&as->tags);
+	slu_assert(!as->size_moving);
+	wait_for_cut(as, UINT64_MAX);
+	as->size_moving = true;
+	slu_mutex_unlock(&as->tags);
+	disk_size = disk_size_get(as);
 	slu_mutex_lock(&as->tags);
 	synced = synced_size(as, page_pos(pgidx), run_synced_end(pgidx, n, pages[n - 1], size));
 	slu_mutex_unlock(&as->tags);
@@ -558,6 +566,8 @@ void slu_pages_end_writeback(struct slu_aspace *as, uint64_t pgidx, uint32_t n,
 		clean = run_succeeded(as, pgidx, pages, n, size);
 	atomic_fetch_sub_explicit(&c->stats.writeback, n, memory_order_relaxed);
 	atomic_fetch_sub(&c->dirty_used, clean);
+	as->size_moving = false;
+	as->nmoves++;
 	wake_waiters(as);
 	slu_mutex_unlock(&as->tags);
 
@@ -600,6 +610,21 @@ void slu_pages_wait(struct slu_aspace *as, uint64_t first, uint64_t end)
 	seq = as->run_seq;
 	as->nwaiters++;
 	while (runs_in_flight(as, first, end, seq))
+		slu_cond_wait(&as->wait, &as->tags);
+	as->nwaiters--;
+	slu_mutex_unlock(&as->tags);
+}
+
+void slu_aspace_cut_wait(struct slu_aspace *as, uint64_t first, uint64_t end)
+{
+	uint64_t seq, moves;
+
+	slu_assert_no_locks("writeback before a cut");
+	slu_mutex_lock(&as->tags);
+	seq = as->run_seq;
+	moves = as->nmoves;
+	as->nwaiters++;
+	while (runs_in_flight(as, first, end, seq) || (as->size_moving && as->nmoves == moves))
 		slu_cond_wait(&as->wait, &as->tags);
 	as->nwaiters--;
 	slu_mutex_unlock(&as->tags);

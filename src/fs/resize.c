@@ -220,41 +220,34 @@ static int step_prealloc(struct slu_inode *inode, void *arg, struct slu_need *ne
 	return slu_volume_prealloc(&inode->vol, &r->pos, r->end, SLU_DISK_SIZE_KEEP, need);
 }
 
-/*
- * Pages and edges of [pos, end) become zeros and then its whole blocks go, which are what is left
- * in the range: in one section, and in each one anew. A reader in between would find a reservation
- * without its page, or take what the block still has for the file's and leave it in the cache.
- */
-static int clear_pages(struct slu_inode *inode, struct range *r, struct slu_need *need)
+static int punch_some(void *arg, uint64_t *pos, uint64_t end, struct slu_need *need)
 {
-	int err = slu_pages_remove(&inode->data, r->fs->bio, r->pos, r->end, need);
+	struct range *r = arg;
 
-	if (err)
-		return err;
-	r->pos = slu_round_up(r->pos, SLU_BLOCK_SIZE);
-	r->end = slu_round_down(r->end, SLU_BLOCK_SIZE);
-	return 0;
+	return slu_volume_punch(&r->inode->vol, pos, end, SLU_DISK_SIZE_KEEP, need);
+}
+
+static int zero_some(void *arg, uint64_t *pos, uint64_t end, struct slu_need *need)
+{
+	struct range *r = arg;
+
+	return slu_volume_zero_range(&r->inode->vol, pos, end, SLU_DISK_SIZE_KEEP, need);
 }
 
 static int step_punch(struct slu_inode *inode, void *arg, struct slu_need *need)
 {
 	struct range *r = arg;
-	struct slu_iomap_inode *iomap = &inode->vol.iomap;
-	int err = clear_pages(inode, r, need);
 
-	if (err || r->pos >= r->end)
-		return err;
-	return iomap->ops->remove(iomap, r->pos, r->end - r->pos, SLU_DISK_SIZE_KEEP, need);
+	r->inode = inode;
+	return slu_pages_remove(&inode->data, r->fs->bio, &r->pos, &r->end, punch_some, r, need);
 }
 
 static int step_zero_range(struct slu_inode *inode, void *arg, struct slu_need *need)
 {
 	struct range *r = arg;
-	int err = clear_pages(inode, r, need);
 
-	if (err || r->pos >= r->end)
-		return err;
-	return slu_volume_zero_range(&inode->vol, &r->pos, r->end, SLU_DISK_SIZE_KEEP, need);
+	r->inode = inode;
+	return slu_pages_remove(&inode->data, r->fs->bio, &r->pos, &r->end, zero_some, r, need);
 }
 
 static int clear_range(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode *inode,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What truncate, punch and fallocate do to extents: remove, prealloc, zero_range.
+ * What truncate, punch and fallocate do to extents: remove, punch, prealloc, zero_range.
  *
  * Called with the inode's rwlock held exclusive, so with a need; takes iomap.lock (rank EXTENTS).
  * Each call changes one window of records in one batch, and the caller comes again. A ticket is
@@ -96,7 +96,7 @@ int volume_remove(struct slu_iomap_inode *inode, uint64_t pos, uint64_t len, uin
 	return more || done < end;
 }
 
-/* ------------------------------------------------------------------ zero_range */
+/* ------------------------------------------------------------------ punch, zero_range */
 
 static int edit_unwritten(struct window *w)
 {
@@ -104,34 +104,60 @@ static int edit_unwritten(struct window *w)
 	return 0;
 }
 
-int slu_volume_zero_range(struct slu_volume_inode *vi, uint64_t *pos, uint64_t end,
-			  uint64_t disk_size, struct slu_need *need)
+/* How far there are no more reservations than one call gives back. */
+static uint64_t cancel_reach(struct slu_volume_inode *vi, uint64_t first, uint64_t end)
+{
+	uint64_t at = first;
+	struct slu_range r;
+
+	for (unsigned int n = 0; slu_ranges_at_or_after(&vi->delalloc, at, &r) && r.start < end;
+	     n++) {
+		if (n == CANCEL_RANGES)
+			return r.start;
+		at = r.end;
+	}
+	return end;
+}
+
+/* One window, its reservations included, all or nothing. */
+static int clear_window(struct slu_volume_inode *vi, uint64_t *pos, uint64_t end,
+			uint64_t most_blocks, window_edit_fn *edit, uint64_t disk_size,
+			struct slu_need *need)
 {
 	uint64_t first = *pos >> SLU_BLOCK_SHIFT, done;
 	struct volume_wait wait;
-	bool more = false;
 	int err;
 
 	slu_assert(*pos % SLU_BLOCK_SIZE == 0 && end % SLU_BLOCK_SIZE == 0);
 	if (*pos >= end)
 		return 0;
-	volume_count(vi->vol, zero_ranges, 1);
 	volume_wait_init(&wait, vi->vol, need);
 	do {
-		done = end >> SLU_BLOCK_SHIFT;
 		slu_mutex_lock(&vi->iomap.lock);
-		/* The pages that these reservations were for have been dropped. */
-		more = volume_cancel(vi, first, done, CANCEL_RANGES);
-		err = 0;
-		if (!more)
-			err = change_window(vi, first, &done, UINT64_MAX, edit_unwritten, disk_size,
-					    wait.need);
+		done = cancel_reach(vi, first, end >> SLU_BLOCK_SHIFT);
+		err = change_window(vi, first, &done, most_blocks, edit, disk_size, wait.need);
+		if (!err)
+			(void)volume_cancel(vi, first, done, UINT32_MAX);
 		slu_mutex_unlock(&vi->iomap.lock);
 	} while (volume_wait(&wait, &err));
-	if (err || more)
-		return err ? err : 1;
+	if (err)
+		return err;
 	*pos = done << SLU_BLOCK_SHIFT;
 	return *pos < end;
+}
+
+int slu_volume_punch(struct slu_volume_inode *vi, uint64_t *pos, uint64_t end, uint64_t disk_size,
+		     struct slu_need *need)
+{
+	volume_count(vi->vol, removes, 1);
+	return clear_window(vi, pos, end, REMOVE_BLOCKS, edit_cut, disk_size, need);
+}
+
+int slu_volume_zero_range(struct slu_volume_inode *vi, uint64_t *pos, uint64_t end,
+			  uint64_t disk_size, struct slu_need *need)
+{
+	volume_count(vi->vol, zero_ranges, 1);
+	return clear_window(vi, pos, end, UINT64_MAX, edit_unwritten, disk_size, need);
 }
 
 /* ------------------------------------------------------------------ prealloc */

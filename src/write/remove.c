@@ -2,7 +2,7 @@
 /*
  * Truncate and punch: what they do to pages. And the zeroing before a file grows.
  *
- * Called with as->lock exclusive, before the backend's remove(). Takes page locks for swaps, and
+ * Called with as->lock exclusive. Takes page locks for swaps, the backend's lock inside its verbs, and
  * leaf locks. Never waits: -EAGAIN and what to wait for.
  *
  * The order with what is under way:
@@ -10,10 +10,14 @@
  *	a write			has as->lock: it is before or after, segment by segment
  *	a read in flight	pages that go: the read finds its page gone when it ends, and the
  *				reader looks again. Pages at the edge: waited for
- *	writeback in flight	pages that go: waited for, since their blocks are freed next.
- *				Pages at the edge: their frame is replaced, the old one goes on
- *				to the disk, and the page is dirty again
- *	dirty pages		pages that go: dropped, with their reservation (remove())
+ *	writeback in flight	pages that go: waited for, since their blocks are freed. Pages at
+ *				the edge: waited for by truncate; else their frame is replaced, the
+ *				old one goes on to the disk, and the page is dirty again
+ *	dirty pages		pages that go: dropped, with their reservation
+ *
+ * Punch takes blocks and pages in the same section, window by window, the blocks first: a page is
+ * dropped when nothing is left under it, and one that stays, because a window failed or has to wait,
+ * stays with its reservation and as new as it was.
  *
  * Truncate zeroes its edge in memory alone: the size moves before it, and what a block holds
  * beyond the size means nothing. slu_pages_zero_tail makes up for that when the file grows again.
@@ -25,7 +29,7 @@
 
 static int writeback_need_wait(struct slu_need *need)
 {
-	slu_pages_wait(need->owner, need->arg[0], need->arg[1]);
+	slu_aspace_cut_wait(need->owner, need->arg[0], need->arg[1]);
 	return 0;
 }
 
@@ -146,37 +150,57 @@ static int edge_clear(struct slu_aspace *as, struct slu_blockio *bio, uint64_t p
 	return err;
 }
 
-int slu_pages_remove(struct slu_aspace *as, struct slu_blockio *bio, uint64_t pos, uint64_t end,
-		     struct slu_need *need)
+static int clear_edges(struct slu_aspace *as, struct slu_blockio *bio, uint64_t pos, uint64_t end,
+		       struct slu_need *need)
 {
 	uint64_t first = slu_bytes_to_blocks(pos), last = end >> SLU_BLOCK_SHIFT;
 	uint32_t head = (uint32_t)(pos & PAGE_MASK), tail = (uint32_t)(end & PAGE_MASK);
 	int err = 0;
 
-	if (pos >= end)
-		return 0;
-	if (slu_cache_fill_ranges(as->cache))
-		return -ENOMEM;
-	if (first < last && slu_pages_writeback(as, first, last))
-		return need_writeback(need, as, first, last);
-	/* Zeroing twice does no harm, so an -EAGAIN may come between the two. */
 	if (head && first > last)
 		return edge_clear(as, bio, pos >> SLU_BLOCK_SHIFT, head, tail, need);
+	/* Zeroing twice does no harm, so an -EAGAIN may come between the two. */
 	if (head)
 		err = edge_clear(as, bio, pos >> SLU_BLOCK_SHIFT, head, SLU_BLOCK_SIZE, need);
 	if (!err && tail)
 		err = edge_clear(as, bio, last, 0, tail, need);
+	return err;
+}
+
+int slu_pages_remove(struct slu_aspace *as, struct slu_blockio *bio, uint64_t *pos, uint64_t *end,
+		     slu_remove_fn *remove, void *arg, struct slu_need *need)
+{
+	uint64_t from, first, last;
+	int err;
+
+	if (*pos >= *end)
+		return 0;
+	if (slu_cache_fill_ranges(as->cache))
+		return -ENOMEM;
+	err = clear_edges(as, bio, *pos, *end, need);
 	if (err)
 		return err;
-	if (first < last) {
-		/* Writeback does not ask for as->lock: it may have started since. */
-		if (slu_pages_drop(as, first, last))
-			return need_writeback(need, as, first, last);
-		slu_aspace_forget(as, first << SLU_BLOCK_SHIFT, last << SLU_BLOCK_SHIFT);
+	*pos = from = slu_round_up(*pos, SLU_BLOCK_SIZE);
+	*end = slu_round_down(*end, SLU_BLOCK_SIZE);
+	if (*pos >= *end)
+		return 0;
+	first = *pos >> SLU_BLOCK_SHIFT;
+	last = *end >> SLU_BLOCK_SHIFT;
+	if (!slu_aspace_cut_begin(as, first, last, false))
+		return need_writeback(need, as, first, last);
+	slu_stress_point("punch.before_remove");
+	err = remove(arg, pos, *end, need);
+	if (err >= 0) {
+		int busy = slu_pages_drop(as, first, *pos >> SLU_BLOCK_SHIFT);
+
+		slu_assert(!busy && *pos <= *end &&
+			   (*pos == *end) == !err); /* none has begun there */
+		slu_aspace_forget(as, from, *pos);
 	}
+	slu_aspace_cut_end(as);
 	if (as->wb)
 		slu_writeback_cleaned(as->wb, as);
-	return 0;
+	return err;
 }
 
 int slu_pages_truncate(struct slu_aspace *as, struct slu_blockio *bio, uint64_t pos,
@@ -184,6 +208,7 @@ int slu_pages_truncate(struct slu_aspace *as, struct slu_blockio *bio, uint64_t 
 		       struct slu_need *need)
 {
 	uint64_t first = slu_bytes_to_blocks(pos), last = UINT64_MAX >> SLU_BLOCK_SHIFT;
+	uint64_t cut = pos >> SLU_BLOCK_SHIFT; /* the page with the new end too */
 	uint32_t head = (uint32_t)(pos & PAGE_MASK);
 	struct edge e = {.page = NULL};
 	int err = 0;
@@ -194,9 +219,9 @@ int slu_pages_truncate(struct slu_aspace *as, struct slu_blockio *bio, uint64_t 
 		err = edge_prepare(as, bio, pos >> SLU_BLOCK_SHIFT, false, &e, need);
 	if (err)
 		return err;
-	if (!slu_aspace_cut_begin(as, first)) {
+	if (!slu_aspace_cut_begin(as, cut, last, true)) {
 		edge_abandon(as, &e);
-		return need_writeback(need, as, first, last);
+		return need_writeback(need, as, cut, last);
 	}
 	slu_stress_point("truncate.before_size");
 	err = set_size ? set_size(arg, need) : 0;
@@ -227,17 +252,17 @@ int zero_tail(struct slu_aspace *as, struct slu_blockio *bio, uint64_t old, stru
 	err = edge_page(as, bio, pgidx, true, &page, need);
 	if (err || !page)
 		return err;
-	/* In memory they are zero already; a dirty page will bring that to the disk. */
-	if (!(slu_page_state(page) & SLU_PAGE_DIRTY)) {
-		err = slu_frames_claim(fr, 0, 1, SLU_FRAMES_KEPT_BACK, need);
-		if (!err) {
-			pages_dirty(as, fr, &page, 1, pgidx << SLU_BLOCK_SHIFT,
-				    (pgidx + 1) << SLU_BLOCK_SHIFT, 0);
-			return 0;
-		}
+	/*
+	 * In memory they are zero already. Also of a page that is dirty: it has to be known that the
+	 * size on disk must not pass them before they are there.
+	 */
+	err = slu_frames_claim(fr, 0, 1, SLU_FRAMES_KEPT_BACK, need);
+	if (err) {
+		slu_page_put(as->cache, page);
+		return err;
 	}
-	slu_page_put(as->cache, page);
-	return err;
+	pages_dirty(as, fr, &page, 1, pgidx << SLU_BLOCK_SHIFT, (pgidx + 1) << SLU_BLOCK_SHIFT, 0);
+	return 0;
 }
 
 int slu_pages_zero_tail(struct slu_aspace *as, struct slu_blockio *bio, uint64_t old,

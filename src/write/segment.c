@@ -41,16 +41,33 @@ struct segment {
 /* ------------------------------------------------------------------ plan */
 
 /*
+ * Whether a page that is not in the cache is MAPPED. It was dirty when the segment was mapped, perhaps,
+ * and has been written and evicted since: neither asks for as->lock, but while that is held nobody
+ * brings a page in, so it is asked for only when the page was looked for in vain.
+ */
+static int page_mapped(struct write_op *op, uint64_t pgidx, bool *ret)
+{
+	struct slu_iomap_inode *backend = op->as->backend;
+	struct slu_iomap m;
+	int err =
+		backend->ops->map(backend, pgidx << SLU_BLOCK_SHIFT, SLU_BLOCK_SIZE, &m, &op->need);
+
+	*ret = !err && m.type == SLU_IOMAP_MAPPED;
+	return err;
+}
+
+/*
  * Whether bytes [from, to) of a page can be written without reading it first. *ret_base: the page,
  * referenced, if it is uptodate; NULL: the rest of it is zeros. -EAGAIN: not yet.
  */
-static int page_base(struct write_op *op, uint64_t pgidx, enum slu_iomap_type type, uint32_t from,
-		     uint32_t to, struct slu_page **ret_base)
+static int page_base(struct write_op *op, uint64_t pgidx, uint32_t from, uint32_t to,
+		     struct slu_page **ret_base)
 {
 	struct slu_aspace *as = op->as;
 	uint64_t pos = pgidx << SLU_BLOCK_SHIFT, size = slu_aspace_size(as);
 	struct slu_page *page = slu_page_find(as, pgidx);
-	bool kernel = op->flags & SLU_WRITE_KERNEL_CACHE;
+	bool kernel = op->flags & SLU_WRITE_KERNEL_CACHE, mapped;
+	int err;
 
 	*ret_base = NULL;
 	if (page && slu_page_state(page) & SLU_PAGE_UPTODATE) {
@@ -62,13 +79,14 @@ static int page_base(struct write_op *op, uint64_t pgidx, enum slu_iomap_type ty
 		return need_page(&op->need, as, op->bio, pgidx, kernel);
 	}
 	/* What the block holds beyond the size means nothing. */
-	if (type != SLU_IOMAP_MAPPED || (from == 0 && pos + to >= size))
+	if (from == 0 && pos + to >= size)
 		return 0;
-	return need_page(&op->need, as, op->bio, pgidx, kernel);
+	err = page_mapped(op, pgidx, &mapped);
+	return err || !mapped ? err : need_page(&op->need, as, op->bio, pgidx, kernel);
 }
 
 /* The same, for a look beforehand. */
-static int page_ready(struct segment *seg, uint64_t pgidx, enum slu_iomap_type type)
+static int page_ready(struct segment *seg, uint64_t pgidx)
 {
 	uint64_t pos = pgidx << SLU_BLOCK_SHIFT;
 	uint32_t from = (uint32_t)(slu_max(seg->pos, pos) - pos);
@@ -78,7 +96,7 @@ static int page_ready(struct segment *seg, uint64_t pgidx, enum slu_iomap_type t
 
 	if (to - from == SLU_BLOCK_SIZE)
 		return 0;
-	err = page_base(seg->op, pgidx, type, from, to, &base);
+	err = page_base(seg->op, pgidx, from, to, &base);
 	if (base)
 		slu_page_put(seg->as->cache, base);
 	return err;
@@ -176,9 +194,9 @@ static int segment_plan(struct segment *seg)
 	if (err)
 		return err;
 	last = (seg->end - 1) >> SLU_BLOCK_SHIFT;
-	err = page_ready(seg, first, seg->maps[0].type);
+	err = page_ready(seg, first);
 	if (!err && last != first)
-		err = page_ready(seg, last, seg->maps[seg->nmaps - 1].type);
+		err = page_ready(seg, last);
 	return err ? err : segment_reserve(seg);
 }
 
@@ -282,7 +300,7 @@ static uint32_t copy_page(struct segment *seg, uint64_t pgidx, uint32_t off, uin
 		 * -EAGAIN: a short copy of a page that was to be covered whole, or one evicted
 		 * since.
 		 */
-		if (page_base(op, pgidx, seg->maps[seg->map].type, off, off + got, &base)) {
+		if (page_base(op, pgidx, off, off + got, &base)) {
 			op->need = need;
 			carry(op, frame, off, got);
 			return 0;
@@ -325,7 +343,10 @@ static uint32_t copy_tail(struct segment *seg, uint64_t pgidx, uint32_t off, uin
 /* Whether the page at `at`, partly written and the last one, has to be inserted locked. */
 static bool is_locked_tail(struct segment *seg, uint64_t pgidx, uint32_t len)
 {
+	struct slu_need need = seg->op->need;
 	struct slu_page *page;
+	bool mapped;
+	int err;
 
 	/*
 	 * On MAPPED a short copy could leave old bytes to be read: that is for copy_page to find
@@ -335,9 +356,13 @@ static bool is_locked_tail(struct segment *seg, uint64_t pgidx, uint32_t len)
 	    seg->maps[seg->map].type == SLU_IOMAP_MAPPED)
 		return false;
 	page = slu_page_find(seg->as, pgidx);
-	if (page)
+	if (page) {
 		slu_page_put(seg->as->cache, page);
-	return !page;
+		return false;
+	}
+	err = page_mapped(seg->op, pgidx, &mapped);
+	seg->op->need = need;
+	return !err && !mapped;
 }
 
 static void segment_copy(struct segment *seg)

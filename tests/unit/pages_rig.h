@@ -287,6 +287,26 @@ static inline int rig_set_size(void *arg, struct slu_need *need)
 	return cut->err;
 }
 
+static inline int rig_remove_blocks(void *arg, uint64_t *pos, uint64_t end, struct slu_need *need)
+{
+	struct rig *r = arg;
+	struct slu_iomap_inode *b = r->as.backend;
+	uint64_t disk_size;
+	int err = 0;
+
+	slu_mutex_lock(&b->lock);
+	disk_size = r->as.disk_size;
+	slu_mutex_unlock(&b->lock);
+	if (*pos >= end)
+		return 0;
+	do {
+		err = b->ops->remove(b, *pos, end - *pos, disk_size, need);
+	} while (err > 0);
+	if (!err)
+		*pos = end;
+	return err;
+}
+
 static inline int rig_remove_pages(struct rig *r, uint64_t pos, uint64_t end)
 {
 	struct rig_cut cut = {.r = r, .size = pos};
@@ -303,23 +323,17 @@ static inline int rig_remove_pages(struct rig *r, uint64_t pos, uint64_t end)
 		if (end == UINT64_MAX)
 			err = slu_pages_truncate(&r->as, r->bio, pos, rig_set_size, &cut, &need);
 		else
-			err = slu_pages_remove(&r->as, r->bio, pos, end, &need);
-		if (!err) {
+			err = slu_pages_remove(&r->as, r->bio, &pos, &end, rig_remove_blocks, r,
+					       &need);
+		if (!err && end == UINT64_MAX) {
 			/* Still in the same section: the blocks go with the pages. */
-			uint64_t from = slu_round_up(pos, PAGE);
-			uint64_t to = end == UINT64_MAX ? end : slu_round_down(end, PAGE);
 			struct slu_iomap_inode *b = r->as.backend;
-			uint64_t disk_size;
 
 			slu_mutex_lock(&b->lock);
-			if (end == UINT64_MAX && r->as.disk_size > pos)
-				r->as.disk_size = pos;
-			disk_size = r->as.disk_size;
+			r->as.disk_size = slu_min(r->as.disk_size, pos);
 			slu_mutex_unlock(&b->lock);
-			if (from < to)
-				do {
-					err = b->ops->remove(b, from, to - from, disk_size, NULL);
-				} while (err > 0);
+			pos = slu_round_up(pos, PAGE);
+			err = rig_remove_blocks(r, &pos, end, NULL);
 		}
 		slu_rwlock_wrunlock(&r->as.lock);
 	} while (err == -EAGAIN && !(err = slu_need_wait(&need)));

@@ -549,17 +549,23 @@ static void dirty_pages_of_an_unlinked_file_are_dropped(void **state)
 	assert_int_equal(nsfx_space(&fx).data_blocks, 0);
 }
 
+static int punch(void *arg, uint64_t *pos, uint64_t end, struct slu_need *need)
+{
+	struct slu_inode *inode = arg;
+
+	return slu_volume_punch(&inode->vol, pos, end, SLU_DISK_SIZE_KEEP, need);
+}
+
 static void a_size_whose_data_was_punched_out_again_is_recorded(void **state)
 {
-	uint64_t file = mk(&fx, ROOT, "file", S_IFREG | 0644), txid;
+	uint64_t file = mk(&fx, ROOT, "file", S_IFREG | 0644), txid, pos = 0, end = 4096;
 	struct slu_inode *inode;
 	struct slu_need need;
 
 	write_at(file, 0, "data", 4);
 	ok(slu_inode_get(fx.ns, file, &inode));
 	slu_rwlock_wrlock(&inode->data.lock);
-	ok(slu_pages_remove(&inode->data, fx.bio, 0, 4096, &need));
-	ok(inode->vol.iomap.ops->remove(&inode->vol.iomap, 0, 4096, SLU_DISK_SIZE_KEEP, &need));
+	ok(slu_pages_remove(&inode->data, fx.bio, &pos, &end, punch, inode, &need));
 	slu_rwlock_wrunlock(&inode->data.lock);
 	assert_false(slu_aspace_dirty(&inode->data));
 	assert_int_equal(inode->data.disk_size, 0);
