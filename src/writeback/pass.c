@@ -356,6 +356,7 @@ int pass_run(struct slu_writeback *wb, struct wb_slots *slots, struct slu_aspace
 	     uint64_t first, uint64_t end, bool wait)
 {
 	struct wb_pass p = {.wb = wb, .slots = slots, .as = as, .cut = slu_blockio_is_cut(wb->bio)};
+	bool started = false;
 
 	slu_assert_no_locks("writeback");
 	slu_mutex_init(&p.lock, SLU_RANK_LEAF, SLU_LEAF_WRITEBACK, "writeback pass");
@@ -373,6 +374,7 @@ int pass_run(struct slu_writeback *wb, struct wb_slots *slots, struct slu_aspace
 						   &run->size);
 		first = run->pgidx;
 		if (run->n) {
+			started = true;
 			first = pass_submit(&p, run);
 			continue;
 		}
@@ -383,6 +385,8 @@ int pass_run(struct slu_writeback *wb, struct wb_slots *slots, struct slu_aspace
 		}
 	}
 	pass_reap_all(&p);
+	if (!started && !wait)
+		queue_put_off(wb, as);
 	slu_cond_fini(&p.cond);
 	slu_mutex_fini(&p.lock);
 	return p.err;

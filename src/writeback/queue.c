@@ -12,6 +12,8 @@
  */
 #include "writeback_private.h"
 
+#define PUT_OFF_NS (10 * SLU_NS_PER_MS)
+
 static struct wb_queue *queue_of(struct slu_writeback *wb, struct slu_aspace *as)
 {
 	return as->wb_failed ? &wb->failed : &wb->queue;
@@ -152,11 +154,27 @@ void queue_detach(void *ctx, struct slu_aspace *as)
 
 /* ------------------------------------------------------------------ who is next */
 
+/* All that is dirty of it is being written by somebody else: it would only be passed over again. */
+static bool put_off(struct slu_writeback *wb, const struct slu_aspace *as, uint64_t now)
+{
+	if (as->put_off_ns <= now)
+		return false;
+	wb->wake_ns = slu_min(wb->wake_ns, as->put_off_ns);
+	return true;
+}
+
+void queue_put_off(struct slu_writeback *wb, struct slu_aspace *as)
+{
+	slu_mutex_lock(&wb->lock);
+	as->put_off_ns = slu_clock_ns() + PUT_OFF_NS;
+	slu_mutex_unlock(&wb->lock);
+}
+
 /* Failed ones have times of their own, however many pages are wanted. */
 static struct slu_aspace *pick_failed(struct slu_writeback *wb, uint64_t now)
 {
 	for (struct slu_aspace *as = wb->failed.first; as; as = as->wb_next) {
-		if (as->busy)
+		if (as->busy || put_off(wb, as, now))
 			continue;
 		if (as->retry_ns <= now)
 			return as;
@@ -175,7 +193,7 @@ struct slu_aspace *queue_pick(struct slu_writeback *wb, uint64_t now)
 	if (as)
 		return as;
 	/* Not more than one for each thread: who has it looks again when it is done. */
-	for (as = wb->queue.first; as && as->busy; as = as->wb_next)
+	for (as = wb->queue.first; as && (as->busy || put_off(wb, as, now)); as = as->wb_next)
 		;
 	if (!as)
 		return NULL;

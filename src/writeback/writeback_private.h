@@ -100,6 +100,8 @@ void queue_record_begin(struct slu_writeback *wb, struct slu_aspace *as);
 void queue_record_end(struct slu_writeback *wb, struct slu_aspace *as);
 /* The next attempt for an inode whose write failed, or that all is well again. */
 void queue_failed(struct slu_writeback *wb, struct slu_aspace *as);
+/* A pass of a thread has found nothing that is not being written already: not again at once. */
+void queue_put_off(struct slu_writeback *wb, struct slu_aspace *as);
 void queue_healed(struct slu_writeback *wb, struct slu_aspace *as);
 
 /* ------------------------------------------------------------------ pass.c */
