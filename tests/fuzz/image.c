@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * An image from a stranger: the input's patches on the sample volume, checked, mounted, used to
- * the full and unmounted. At worst it may not be mounted, or answer with EIO.
+ * the full and unmounted. At worst it may not be mounted, or answer with EIO. One that is not sound is
+ * repaired too: then it is sound, and all of it works.
  *
  * Check and mount have to agree: where check finds nothing wrong, everything works, and check finds
  * nothing wrong afterwards either.
@@ -43,6 +44,31 @@ static bool mount_and_use(struct slu_simdisk *disk, bool readonly)
 	return !eio && !err;
 }
 
+static void repair(const struct run *r)
+{
+	struct slu_simdisk *disk = slu_simdisk_new(IMAGE_BLOCKS, 1);
+	struct slu_repair_opts opts = {0};
+	struct slu_repair_result result;
+	struct slu_blockio *bio;
+	const char *why = NULL;
+	int err;
+
+	slu_simdisk_inline(disk, true);
+	volume_write(disk, r->data, r->size);
+	bio = fuzz_open_disk(disk, false);
+	err = slu_repair(bio, &opts, &result, &why);
+	slu_blockio_close(bio);
+	if (!err) {
+		if (!is_sound(disk, true))
+			fuzz_fail("a repaired volume is not sound");
+		if (!mount_and_use(disk, false))
+			fuzz_fail("something of a repaired volume does not work");
+		if (!is_sound(disk, true))
+			fuzz_fail("a repaired volume was damaged by being used");
+	}
+	slu_simdisk_free(disk);
+}
+
 static void run(void *arg)
 {
 	const struct run *r = arg;
@@ -64,6 +90,8 @@ static void run(void *arg)
 	if (sound && !worked)
 		fuzz_fail("a sound volume cannot be read");
 	slu_simdisk_free(disk);
+	if (!sound)
+		repair(r);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
