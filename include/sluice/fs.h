@@ -74,7 +74,9 @@ int slu_fs_release(struct slu_fs *fs, uint64_t ino, uint64_t fh);
 
 /*
  * Results as in write.h. fh may be UINT64_MAX (none). keep_atime: O_NOATIME. kill_priv: clear setuid
- * and setgid, drop security.capability.
+ * and setgid, drop security.capability. On a mount with -o sync what was written is durable on return,
+ * unless it is -EAGAIN or ret->unsynced: then the error says why (-EAGAIN: it would have to be waited
+ * for), and an fsync makes up for it.
  */
 int slu_fs_read(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t fh, uint64_t pos,
 		uint64_t len, bool keep_atime, struct slu_read_vec *ret);

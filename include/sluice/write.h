@@ -80,6 +80,8 @@ void slu_source_fd_init(struct slu_source_fd *s, int fd);
 struct slu_write_result {
 	uint64_t pos;  /* where it was written (append) */
 	uint64_t done; /* bytes */
+	/* slu_fs_write on a mount with -o sync: they are written, and not durable (yet) */
+	bool unsynced;
 };
 
 /*

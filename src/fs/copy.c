@@ -55,7 +55,6 @@ static int skip_hole(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino_in, ui
 static int copy(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino_in, uint64_t pos_in,
 		struct slu_inode *out, uint64_t pos_out, uint64_t len, uint64_t *ret_done)
 {
-	struct slu_attr attr;
 	uint64_t done = 0, skip, step;
 	int err = 0;
 
@@ -66,7 +65,7 @@ static int copy(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino_in, uint64_
 			break;
 		done += skip;
 		if (skip) {
-			err = slu_fs_truncate(fs, ctx, out->data.ino, pos_out + done, false, &attr);
+			err = resize_grow(fs, ctx, out, pos_out + done);
 			if (err)
 				break;
 			continue;

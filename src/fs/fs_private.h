@@ -99,6 +99,8 @@ int fs_sync_inode(struct slu_fs *fs, struct slu_inode *inode, bool datasync);
 
 /* resize.c: with the gate held for resize. */
 int resize_to(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode *inode, uint64_t size);
+/* At least that size: nothing if a write has made it longer since. Enters the gate. */
+int resize_grow(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode *inode, uint64_t size);
 
 /*
  * What to do with a need: waits if it is short or if the context may wait. 0: start over. -EAGAIN

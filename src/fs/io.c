@@ -179,8 +179,15 @@ int slu_fs_write(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t 
 		note_refused(fs, ino, pos, len);
 	else if (err == -ENOSPC)
 		note_full(fs);
-	if (!err && fs->sync)
-		err = fs_sync_inode(fs, inode, true);
+	if (fs->sync && ret->done && err != -EAGAIN) {
+		int sync_err = fs_may_wait(ctx, "-o sync");
+
+		if (!sync_err)
+			sync_err = fs_sync_inode(fs, inode, true);
+		ret->unsynced = sync_err != 0;
+		if (sync_err)
+			err = sync_err;
+	}
 put:
 	slu_inode_put(inode);
 	return err;

@@ -211,6 +211,23 @@ put:
 	return err;
 }
 
+int resize_grow(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_inode *inode, uint64_t size)
+{
+	int err = resize_allowed(fs, inode, true);
+
+	if (err)
+		return err;
+	err = gate_enter_resize(fs, ctx, inode);
+	if (err)
+		return err;
+	if (size > slu_aspace_size(&inode->data)) {
+		slu_inode_touch(inode, SLU_TOUCH_MTIME);
+		err = resize_to(fs, ctx, inode, size);
+	}
+	gate_leave_resize(fs, inode);
+	return err;
+}
+
 /* ------------------------------------------------------------------ fallocate */
 
 static int step_prealloc(struct slu_inode *inode, void *arg, struct slu_need *need)

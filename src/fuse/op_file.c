@@ -197,6 +197,8 @@ int op_read(struct request *req)
 	return 0;
 }
 
+#define WRITE_SYNC 1 /* a WRITE's step: nothing is left to be written, but to be made durable */
+
 /* How far a WRITE got, kept in the request so that it goes on from there. */
 static int write_some(struct request *req, const struct fuse_write_in *in)
 {
@@ -222,6 +224,9 @@ static int write_some(struct request *req, const struct fuse_write_in *in)
 			   &src.source, in->offset + req->done, iov.iov_len, flags, kill, &res);
 	slu_assert(res.done <= iov.iov_len);
 	req->done += res.done;
+	/* With -o sync, or a part that was written before and the rest not at all. */
+	if (res.unsynced || (fs_of(req)->sync && req->done && !res.done && err != -EAGAIN))
+		req->step = WRITE_SYNC;
 	return err;
 }
 
@@ -235,7 +240,13 @@ int op_write(struct request *req)
 		return -EINVAL;
 	if (in->offset > INT64_MAX || in->size > INT64_MAX - in->offset)
 		return -EFBIG;
-	err = write_some(req, in);
+	err = req->step == WRITE_SYNC ? 0 : write_some(req, in);
+	if (req->step == WRITE_SYNC) {
+		/* What has been written is no success before it is durable. */
+		err = slu_fs_fsync(fs_of(req), &req->ctx, request_ino(req), NO_HANDLE, true);
+		if (err)
+			return err;
+	}
 	if (err == -EAGAIN)
 		return err;
 	/*

@@ -121,6 +121,57 @@ static void a_page_that_leaves_memory_meanwhile_keeps_its_rest(void **state)
 	sem_destroy(&s.done);
 }
 
+/* ------------------------------------------------------------------ in the middle of a copy */
+
+struct late {
+	struct rig *r;
+	uint64_t ino;
+	unsigned int spin;
+	_Atomic bool go;
+	struct slu_thread thread;
+};
+
+static void write_behind(void *arg)
+{
+	struct late *l = arg;
+	struct slu_ctx ctx = {.may_wait = true};
+	struct iovec iov = {"z", 1};
+	struct slu_source_buffer src;
+	struct slu_write_result result;
+
+	while (!atomic_load(&l->go))
+		;
+	for (volatile unsigned int i = 0; i < l->spin; i++)
+		;
+	slu_source_buffer_init(&src, &iov, 1);
+	assert_int_equal(slu_fs_write(l->r->fs, &ctx, l->ino, UINT64_MAX, &src.source, 10 * MIB, 1,
+				      SLU_WRITE_KERNEL_CACHE, false, &result),
+			 0);
+}
+
+/* A hole is copied by making the target longer, and never shorter. */
+static void a_copy_cuts_nothing_off(void **state)
+{
+	struct rig *r = *state;
+	uint64_t in = make_file(r, "in"), done;
+
+	write_at(r, in, 2 * MIB, "i", 1);
+	assert_int_equal(slu_fs_sync(r->fs), 0);
+	for (unsigned int i = 0; i < 1500; i++) {
+		struct late l = {.r = r, .ino = make_file(r, "out"), .spin = i * 37 % 4000};
+
+		assert_int_equal(slu_thread_start(&l.thread, "late", write_behind, &l), 0);
+		atomic_store(&l.go, true);
+		assert_int_equal(slu_fs_copy_range(r->fs, &r->ctx, in, 0, l.ino, 0, 2 * MIB + 1,
+						   &done),
+				 0);
+		slu_thread_join(&l.thread);
+		assert_int_equal(size_of(r, l.ino), 10 * MIB + 1);
+		assert_int_equal(slu_ns_unlink(r->fs->ns, &r->ctx, SLU_INO_ROOT, "out"), 0);
+		slu_ns_forget(r->fs->ns, l.ino, UINT64_MAX);
+	}
+}
+
 /* ------------------------------------------------------------------ before a power cut */
 
 static void commit(struct rig *r)
@@ -341,6 +392,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		RIG_CASE(a_page_that_leaves_memory_meanwhile_keeps_its_rest),
+		RIG_CASE(a_copy_cuts_nothing_off),
 		RIG_CASE(zeros_before_a_new_end_go_before_the_size),
 		RIG_CASE(a_truncate_under_a_run_is_not_undone),
 		RIG_CASE(a_reader_sees_no_half_of_a_punch),

@@ -759,6 +759,46 @@ static void random_messages_are_each_answered_once(void **state)
 	assert_in_range(slu_session_nopen(k->s), 0, 5000);
 }
 
+/* With -o sync: what was written and is not durable is no success, however much it was. */
+static void a_sync_write_that_fails_says_so(void **state)
+{
+	struct kernel *k = *state;
+	struct slu_simdisk_fault fault = {.op = SLU_IO_WRITE, .nth = 1, .times = UINT64_MAX};
+	static char block[4096];
+	uint64_t fh, ino = create(k, "file", 0644, &fh);
+
+	k->fs->sync = true;
+	assert_int_equal(write_at(k, ino, fh, 0, block, sizeof(block), 0), 0);
+	slu_simdisk_fault(k->disk, &fault);
+	assert_int_equal(write_at(k, ino, fh, 0, block, sizeof(block), 0), -EIO);
+	slu_simdisk_fault(k->disk, NULL);
+	assert_int_equal(write_at(k, ino, fh, 0, block, sizeof(block), 0), 0);
+}
+
+/* And who waits for the disk with one keeps no worker. */
+static void sync_writes_are_parked(void **state)
+{
+	struct kernel *k = *state;
+	static char block[4096];
+	uint64_t fh, ino = create(k, "file", 0644, &fh), unique, want;
+	struct fuse_write_in in = {.fh = fh, .size = sizeof(block)};
+	struct fuse_getattr_in get = {0};
+	enum { N = 8 }; /* more than there are workers */
+
+	k->fs->sync = true;
+	slu_blockio_suspend(k->fs->bio);
+	for (unsigned int i = 0; i < N; i++) {
+		in.offset = i * sizeof(block);
+		post_raw(k, FUSE_WRITE, ino, &in, sizeof(in), block, sizeof(block));
+	}
+	want = post_raw(k, FUSE_GETATTR, ino, &get, sizeof(get), NULL, 0);
+	assert_true(receive(k, &unique)); /* or its time-out */
+	assert_int_equal(unique, want);
+	slu_blockio_resume(k->fs->bio);
+	for (unsigned int i = 0; i < N; i++)
+		assert_true(receive(k, &unique));
+}
+
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 #define BARE(f) cmocka_unit_test_setup_teardown(f, setup_bare, teardown)
 
@@ -785,6 +825,8 @@ int main(void)
 		CASE(a_tmpfile_has_no_name_until_linked),
 		CASE(readdirplus_counts_no_dots),
 		CASE(readdirplus_makes_up_no_attributes),
+		CASE(a_sync_write_that_fails_says_so),
+		CASE(sync_writes_are_parked),
 		CASE(a_small_buffer_takes_entries_one_by_one),
 		CASE(flags_are_roots_where_they_protect),
 		CASE(xattrs_come_whole_or_as_a_length),
