@@ -40,7 +40,7 @@ static void usage(FILE *to)
 	      "power\n"
 	      "everywhere and compares what is left with what was promised.\n"
 	      "\n"
-	      "  --cuts N         random workloads until there were N cuts (default 20000)\n"
+	      "  --cuts N         random workloads until they have been cut N times (default 20000)\n"
 	      "  --seed S         of the first workload (default 1)\n"
 	      "  --minutes M      no longer than this, in processor time\n"
 	      "  --exhaustive     every sequence of one and of two operations first\n"
@@ -294,9 +294,9 @@ static bool run_bounded(unsigned int nops, uint64_t sample)
 static bool run_random(void)
 {
 	struct sim_workload w;
-	uint64_t seed = sim.opts.seed + sim.opts.part, first = seed;
+	uint64_t seed = sim.opts.seed + sim.opts.part, first = seed, before = sim.cuts;
 
-	for (; sim.cuts < sim.opts.cuts && !time_is_up(); seed += sim.opts.nparts) {
+	for (; sim.cuts - before < sim.opts.cuts && !time_is_up(); seed += sim.opts.nparts) {
 		sim_random_workload(&w, seed, sim.opts.with);
 		if (!run_one(&w, 4))
 			return false;
