@@ -72,8 +72,13 @@ static bool probe(const struct served *v)
 	if (v->visible &&
 	    statx(AT_FDCWD, v->mountpoint, AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &st))
 		return false;
-	/* A volume that has turned read-only commits nothing, and still serves. */
-	return slu_store_readonly(fs->store) || !slu_fs_probe(fs);
+	/*
+	 * A commit that comes back is a sign of life, whatever it says: a full host is waited out,
+	 * what fails for good turns the volume read-only, and either still serves. Who ended the
+	 * daemon for it would lose what is kept.
+	 */
+	(void)slu_fs_probe(fs);
+	return true;
 }
 
 static void send_status(const struct served *v)

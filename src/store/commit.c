@@ -345,8 +345,8 @@ void slu_store_commit_soon(struct slu_store *store)
 static int commit_wait(struct slu_store *store, uint64_t txid)
 {
 	struct commit *c = &store->commit;
+	int failed_before = atomic_load(&store->failed), err = 0;
 	uint64_t failures;
-	int err = 0;
 
 	slu_mutex_lock(&store->lock);
 	if (txid >= store->open.id)
@@ -358,7 +358,9 @@ static int commit_wait(struct slu_store *store, uint64_t txid)
 			break;
 		}
 		if (store_readonly(store)) {
-			err = -EROFS;
+			/* Who waits for the commit that has failed is told with what. */
+			err = failed_before ? 0 : atomic_load(&store->failed);
+			err = err ? err : -EROFS;
 			break;
 		}
 		if (txid > c->frozen_txid && !c->kick) {

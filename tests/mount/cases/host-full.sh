@@ -105,4 +105,27 @@ mkfs.ext2 -q -m 0 -F "$SLU_WORK/ext2"
 mount -o loop "$SLU_WORK/ext2" "$SLU_WORK/host"
 # A commit needs new blocks of the host, and so does a promise.
 on_host ext2 may_lack_space
+
+# Who waits for room lives, and says so to the service manager, which else would end it with all it keeps.
+mount_notify "$SLU_WORK/notify" >"$SLU_WORK/told" &
+listener=$!
+wait_for 10 grep -q listening "$SLU_WORK/told"
+lives() { grep -c '^WATCHDOG=1$' "$SLU_WORK/told" || true; }
+: >"$SLU_WORK/daemon.log"
+NOTIFY_SOCKET=$SLU_WORK/notify WATCHDOG_USEC=900000 mount_logged commit=1
+write_synced "$MNT/promised"
+host_full
+mkdir "$MNT/names"
+(cd "$MNT/names" && seq 3000 | xargs touch)
+wait_for 20 grep -q 'no room for a commit' "$SLU_WORK/daemon.log"
+n=$(lives)
+lives_on() { [ "$(lives)" -gt $((n + 5)) ]; }
+wait_for 20 lives_on
+host_free
+wait_for 15 sync -f "$MNT/names"
+expect_eq "names" 3000 "$(ls "$MNT/names" | wc -l)"
+umount_volume
+fsck_clean
+kill "$listener"
+wait "$listener" 2>/dev/null || true
 umount "$SLU_WORK/host"
