@@ -15,6 +15,9 @@ mount_load run "$MNT/load" "$SLU_WORK/log" "$((seconds + 2))" 2 2>"$SLU_WORK/loa
 load=$!
 sleep 0.5
 kill -STOP "$pid"
+# Not at once: a thread that is on its way may still answer.
+stands_still() { [ -z "$(grep -L '^State:[[:space:]]*T' /proc/"$pid"/task/*/status)" ]; }
+wait_for 10 stands_still
 start=$SECONDS
 
 # Those who wait for it.
