@@ -2,7 +2,7 @@
 /*
  * What a power cut leaves of a file whose data reaches the disk in another order than it was
  * written: fsck finds nothing wrong, no byte shows up that the size does not cover, and every block
- * comes back.
+ * comes back. And of its times, with fsync and fdatasync.
  */
 #include "fs_check.h"
 #include <fcntl.h>
@@ -619,6 +619,127 @@ static void a_file_of_holes_is_whole_in_the_end(void **state)
 	}
 }
 
+static void attr_of(struct rig *r, uint64_t ino, struct slu_attr *ret)
+{
+	struct slu_inode *inode = get(r, ino);
+
+	slu_inode_attr(inode, ret);
+	slu_inode_put(inode);
+}
+
+static bool same_time(struct timespec a, struct timespec b)
+{
+	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+static bool same_times(const struct slu_attr *a, const struct slu_attr *b)
+{
+	return same_time(a->mtime, b->mtime) && same_time(a->ctime, b->ctime);
+}
+
+/* Over blocks that are there already: no record but that of the times follows from it. */
+static void times_of_a_write(struct rig *r, uint64_t ino)
+{
+	write_at(r, ino, 0, data + 4096, 4096);
+}
+
+static void times_by_hand(struct rig *r, uint64_t ino)
+{
+	struct slu_attr attr = {.atime = {1000000001, 111111111}, .mtime = {1000000002, 222222222}};
+
+	assert_int_equal(slu_ns_setattr(r->fs->ns, &r->ctx, ino, &attr,
+					SLU_SET_ATIME | SLU_SET_MTIME, &attr),
+			 0);
+}
+
+/* As the kernel does it that keeps the times of written files itself. */
+static void times_passed_on(struct rig *r, uint64_t ino)
+{
+	struct slu_attr attr = {.mtime = {1000000003, 333333333}, .ctime = {1000000004, 444444444}};
+
+	assert_int_equal(slu_ns_setattr(r->fs->ns, &r->ctx, ino, &attr,
+					SLU_SET_MTIME | SLU_SET_CTIME | SLU_SET_TIMES_PASSED,
+					&attr),
+			 0);
+}
+
+static void (*const times_move[])(struct rig *r, uint64_t ino) = {times_of_a_write, times_by_hand,
+								  times_passed_on};
+
+/*
+ * A file whose two pages and times are on disk, and then its times move. Its attributes before and
+ * after that.
+ */
+static uint64_t make_moved(struct rig *r, size_t way, struct slu_attr *before,
+			   struct slu_attr *after)
+{
+	char name[16];
+	uint64_t ino;
+
+	snprintf(name, sizeof(name), "file%zu", way);
+	ino = make_file(r, name);
+	fill(data, 2 * 4096, 86);
+	write_at(r, ino, 0, data, 2 * 4096);
+	assert_int_equal(slu_fs_sync(r->fs), 0);
+	attr_of(r, ino, before);
+	slu_sleep_ns(20 * SLU_NS_PER_MS); /* the clock of the times is a coarse one */
+	times_move[way](r, ino);
+	attr_of(r, ino, after);
+	assert_false(same_time(before->mtime, after->mtime));
+	assert_false(same_time(before->ctime, after->ctime));
+	return ino;
+}
+
+static void fsync_has_the_times_on_disk(void **state)
+{
+	struct rig *r = *state;
+	struct slu_attr before, after, now;
+	char name[16];
+
+	for (size_t way = 0; way < slu_array_size(times_move); way++) {
+		uint64_t ino = make_moved(r, way, &before, &after);
+
+		assert_int_equal(slu_fs_fsync(r->fs, &r->ctx, ino, UINT64_MAX, false), 0);
+		cut_power(r, 0);
+		check_disk(r);
+		mount_rig(r, false);
+		snprintf(name, sizeof(name), "file%zu", way);
+		attr_of(r, find_file(r, name), &now);
+		if (!same_times(&now, &after))
+			print_error(
+				"way %zu: mtime %ld.%09ld, ctime %ld.%09ld after the power cut\n",
+				way, (long)now.mtime.tv_sec, now.mtime.tv_nsec,
+				(long)now.ctime.tv_sec, now.ctime.tv_nsec);
+		assert_true(same_times(&now, &after));
+		assert_true(same_time(now.atime, after.atime));
+	}
+}
+
+/* Data and size are there, and the times are those of one moment. */
+static void fdatasync_may_leave_the_times_out(void **state)
+{
+	struct rig *r = *state;
+	struct slu_attr before, after, now;
+	char name[16];
+
+	for (size_t way = 0; way < slu_array_size(times_move); way++) {
+		uint64_t ino = make_moved(r, way, &before, &after);
+
+		assert_int_equal(slu_fs_fsync(r->fs, &r->ctx, ino, UINT64_MAX, true), 0);
+		cut_power(r, 0);
+		check_disk(r);
+		mount_rig(r, false);
+		snprintf(name, sizeof(name), "file%zu", way);
+		ino = find_file(r, name);
+		attr_of(r, ino, &now);
+		assert_true(same_times(&now, &before) || same_times(&now, &after));
+		assert_int_equal(read_at(r, ino, 0, back, sizeof(back)), 2 * 4096);
+		assert_memory_equal(back, times_move[way] == times_of_a_write ? data + 4096 : data,
+				    4096);
+		assert_memory_equal(back + 4096, data + 4096, 4096);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -640,6 +761,8 @@ int main(void)
 		RIG_CASE(a_real_hole_is_one_in_the_end),
 		RIG_CASE(a_deleted_file_is_waited_for_by_nobody),
 		RIG_CASE(a_file_of_holes_is_whole_in_the_end),
+		RIG_CASE(fsync_has_the_times_on_disk),
+		RIG_CASE(fdatasync_may_leave_the_times_out),
 	};
 
 	return cmocka_run_group_tests_name("fs crash", tests, NULL, NULL);
