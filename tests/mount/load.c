@@ -5,19 +5,33 @@
  *
  *	mount_load run DIR LOG SECONDS NPROCS
  *	mount_load verify DIR LOG
+ *	mount_load content P F G SIZE
  *
  * Each process works on files of its own. A file has generations: its content follows from
  * (process, file, generation) alone. The log gets a line before a change is begun and one after
  * fsync has returned 0, each with one write(2) in append mode:
  *
- *	b P F G SIZE	generation G (SIZE bytes) is being written over the file
+ *	b P F G SIZE w	generation G (SIZE bytes) is being written over the file in place
+ *	b P F G SIZE r	or beside it, and then takes its name
  *	d P F G		and is on stable storage
  *	u P F		the file is being removed
  *	g P F		and its absence is on stable storage
  *
- * Verification: a file whose last line is d must be generation G exactly; one whose last line is b
- * may be, byte by byte, the generation before or the new one; u may be there or not; g must not be
- * there.
+ * Verification goes by a file's last line. After d it is generation G whole; after g it is not there;
+ * after u it is not there or the generation before whole. After b ... r it is the generation before
+ * or the new one, either of them whole. After b ... w each byte is that of the generation before or
+ * of the new one, and the size is one that the file has had:
+ *
+ * - A new generation that is no shorter only lets it grow, in whatever steps the data reaches the
+ *   disk: any size from the old to the new one.
+ * - A shorter one is written below the old end and then cut off, and a truncate is there or not: the
+ *   old size or the new one.
+ *
+ * Nobody opens with O_TRUNC, so no file that was promised is ever shorter than both. Where there is
+ * no generation before, or it has been removed, the file may also not be there, and grows from 0.
+ *
+ * Status of verify: 0 kept, 1 broken, 2 the log cannot be read. `content` writes what a file of that
+ * generation holds to stdout.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -156,7 +170,7 @@ static void load_one(const char *dir, int log, int proc, int file, int gen, uint
 	load_name(name, sizeof(name), dir, proc, file, "");
 	load_name(tmp, sizeof(tmp), dir, proc, file, ".new");
 	load_fill(buf, size, proc, file, gen);
-	load_log(log, "b %d %d %d %zu\n", proc, file, gen, size);
+	load_log(log, "b %d %d %d %zu %c\n", proc, file, gen, size, rename_it ? 'r' : 'w');
 	fd = open(rename_it ? tmp : name, O_RDWR | O_CREAT, 0644);
 	load_check(fd >= 0, "open");
 	load_write(fd, buf, size);
@@ -236,48 +250,135 @@ static int load_run(const char *dir, const char *logname, double seconds, int np
 /* ------------------------------------------------------------------ verify */
 
 struct load_file {
-	char last; /* 0: never begun */
-	int gen, new_gen;
-	size_t size, new_size;
+	char last;    /* 0: never begun */
+	char how;     /* of the last b: w or r */
 	bool existed; /* a generation is on stable storage */
+	int gen, new_gen;
+	size_t size, new_size; /* size: 0 unless existed */
 };
 
 static struct load_file files[MAX_PROCS][NFILES];
 
+/* Returns 1 for a promise, 0 for another line, -1 for one that `run` does not write. */
+static int load_read_line(const char *line)
+{
+	int proc, file, gen = 0, n;
+	char what, how = 0;
+	size_t size = 0;
+	struct load_file *f;
+
+	n = sscanf(line, "%c %d %d %d %zu %c", &what, &proc, &file, &gen, &size, &how);
+	if (n < 3 || proc < 0 || proc >= MAX_PROCS || file < 0 || file >= NFILES)
+		return -1;
+	f = &files[proc][file];
+	if (what == 'b' && n == 6 && size <= MAX_SIZE && (how == 'w' || how == 'r')) {
+		f->new_gen = gen;
+		f->new_size = size;
+		f->how = how;
+	} else if (what == 'd' && n == 4 && f->last == 'b' && gen == f->new_gen) {
+		f->gen = f->new_gen;
+		f->size = f->new_size;
+		f->existed = true;
+	} else if (what == 'g' && n == 3 && f->last == 'u') {
+		f->size = 0;
+		f->existed = false;
+	} else if (what != 'u' || n != 3) {
+		return -1;
+	}
+	f->last = what;
+	return what == 'd' || what == 'g';
+}
+
 static int load_read_log(const char *logname)
 {
 	FILE *log = fopen(logname, "r");
-	char line[128], what;
-	int proc, file, gen = 0, promises = 0;
-	size_t size = 0;
+	int promises = 0, promise = 0;
+	char line[128];
 
 	if (!log) {
 		perror(logname);
 		return -1;
 	}
-	while (fgets(line, sizeof(line), log)) {
-		struct load_file *f;
-
-		if (!strchr(line, '\n') ||
-		    sscanf(line, "%c %d %d %d %zu", &what, &proc, &file, &gen, &size) < 3)
-			continue; /* the last line may be cut */
-		f = &files[proc][file];
-		f->last = what;
-		if (what == 'b') {
-			f->new_gen = gen;
-			f->new_size = size;
-		} else if (what == 'd') {
-			f->gen = f->new_gen;
-			f->size = f->new_size;
-			f->existed = true;
-			promises++;
-		} else if (what == 'g') {
-			f->existed = false;
-			promises++;
-		}
+	while (promise >= 0 && fgets(line, sizeof(line), log)) {
+		if (!strchr(line, '\n'))
+			break; /* the last line may be cut */
+		promise = load_read_line(line);
+		promises += promise;
 	}
 	fclose(log);
+	if (promise < 0) {
+		fprintf(stderr, "%s: not a line of the load's: %s", logname, line);
+		return -1;
+	}
 	return promises;
+}
+
+static size_t load_same(const uint8_t *a, const uint8_t *b, size_t n)
+{
+	size_t i = 0;
+
+	while (i < n && a[i] == b[i])
+		i++;
+	return i;
+}
+
+/* Where the bytes begin to be wrong; a file that is too short or too long has at == n. */
+static void load_print_byte(const uint8_t *seen, size_t n, size_t at)
+{
+	size_t run = 0;
+
+	while (at + run < n && seen[at + run] == seen[at])
+		run++;
+	if (run)
+		printf("; byte %zu is 0x%02x, as are the %zu from there", at, seen[at], run);
+	printf("\n");
+}
+
+/* Everything but what is written in place. 0: the file is one of the generations it may be, whole. */
+static int load_verify_whole(const char *name, const struct load_file *f, const uint8_t *seen,
+			     size_t n, const uint8_t *then, const uint8_t *now)
+{
+	size_t same_then = load_same(seen, then, n < f->size ? n : f->size);
+	size_t same_now = load_same(seen, now, n < f->new_size ? n : f->new_size);
+	bool may_be_new = f->last == 'b';
+
+	if (f->existed && n == f->size && same_then == n)
+		return 0;
+	if (may_be_new && n == f->new_size && same_now == n)
+		return 0;
+	printf("%s: %zu bytes, last line '%c'; expected", name, n, f->last);
+	if (f->existed)
+		printf(" generation %d (%zu bytes, of which the first %zu are here)", f->gen,
+		       f->size, same_then);
+	if (may_be_new)
+		printf("%s generation %d (%zu bytes, of which the first %zu are here)",
+		       f->existed ? " or" : "", f->new_gen, f->new_size, same_now);
+	load_print_byte(seen, n, may_be_new && same_now > same_then ? same_now : same_then);
+	return 1;
+}
+
+static int load_verify_in_place(const char *name, const struct load_file *f, const uint8_t *seen,
+				size_t n, const uint8_t *then, const uint8_t *now)
+{
+	bool shrinks = f->new_size < f->size;
+	size_t i = 0;
+
+	if (shrinks ? n != f->size && n != f->new_size : n < f->size || n > f->new_size) {
+		printf("%s: %zu bytes; expected %zu (generation %d) %s %zu (generation %d, which "
+		       "is being written)\n",
+		       name, n, f->size, f->gen, shrinks ? "or" : "to", f->new_size, f->new_gen);
+		return 1;
+	}
+	while (i < n &&
+	       ((i < f->size && seen[i] == then[i]) || (i < f->new_size && seen[i] == now[i])))
+		i++;
+	if (i == n)
+		return 0;
+	printf("%s: %zu bytes; expected bytes of generation %d (%zu bytes) or %d, which is being "
+	       "written (%zu bytes)",
+	       name, n, f->gen, f->size, f->new_gen, f->new_size);
+	load_print_byte(seen, n, i);
+	return 1;
 }
 
 /* 0: as promised. */
@@ -285,13 +386,14 @@ static int load_verify_file(const char *dir, int proc, int file, const struct lo
 {
 	static uint8_t seen[MAX_SIZE + 8], now[MAX_SIZE + 8], then[MAX_SIZE + 8];
 	char name[4096];
-	ssize_t n = 0, got;
+	ssize_t got;
+	size_t n = 0;
 	int fd;
 
 	load_name(name, sizeof(name), dir, proc, file, "");
 	fd = open(name, O_RDONLY);
 	if (fd < 0) {
-		if (errno == ENOENT && (f->last == 'u' || f->last == 'g' || !f->existed))
+		if (errno == ENOENT && (f->last == 'u' || !f->existed))
 			return 0;
 		printf("%s: %s; expected generation %d, last line '%c'\n", name, strerror(errno),
 		       f->gen, f->last);
@@ -299,40 +401,21 @@ static int load_verify_file(const char *dir, int proc, int file, const struct lo
 	}
 	if (f->last == 'g') {
 		printf("%s: is there; expected it to be gone\n", name);
+		close(fd);
 		return 1;
 	}
-	while ((got = read(fd, seen + n, sizeof(seen) - (size_t)n)) > 0)
-		n += got;
+	while ((got = read(fd, seen + n, sizeof(seen) - n)) > 0)
+		n += (size_t)got;
+	if (got < 0)
+		printf("%s: read: %s\n", name, strerror(errno));
 	close(fd);
+	if (got < 0)
+		return 1;
 	load_fill(then, MAX_SIZE, proc, file, f->gen);
 	load_fill(now, MAX_SIZE, proc, file, f->new_gen);
-	if ((f->last == 'd' || f->last == 'u') && (size_t)n != f->size) {
-		printf("%s: %zd bytes; expected %zu (generation %d)\n", name, n, f->size, f->gen);
-		return 1;
-	}
-	for (ssize_t i = 0; i < n; i++) {
-		bool old_ok = f->existed && (size_t)i < f->size && seen[i] == then[i];
-		bool new_ok = f->last == 'b' && (size_t)i < f->new_size && seen[i] == now[i];
-
-		if (!old_ok && !new_ok) {
-			ssize_t run = 1;
-
-			while (i + run < n && seen[i + run] == seen[i])
-				run++;
-			printf("%s: byte %zd of %zd is 0x%02x (as are the %zd from there); "
-			       "expected "
-			       "generation %d (%zu bytes, 0x%02x)",
-			       name, i, n, seen[i], run, f->gen, f->existed ? f->size : 0,
-			       f->existed && (size_t)i < f->size ? then[i] : 0);
-			if (f->last == 'b')
-				printf(" or %d, which is being written (%zu bytes, 0x%02x)",
-				       f->new_gen, f->new_size,
-				       (size_t)i < f->new_size ? now[i] : 0);
-			printf("\n");
-			return 1;
-		}
-	}
-	return 0;
+	if (f->last == 'b' && f->how == 'w')
+		return load_verify_in_place(name, f, seen, n, then, now);
+	return load_verify_whole(name, f, seen, n, then, now);
 }
 
 static int load_verify(const char *dir, const char *logname)
@@ -349,14 +432,28 @@ static int load_verify(const char *dir, const char *logname)
 	return wrong ? 1 : 0;
 }
 
+static int load_content(int proc, int file, int gen, size_t size)
+{
+	static uint8_t buf[MAX_SIZE + 8];
+
+	if (size > MAX_SIZE)
+		return 2;
+	load_fill(buf, size, proc, file, gen);
+	return fwrite(buf, 1, size, stdout) == size && !fflush(stdout) ? 0 : 2;
+}
+
 int main(int argc, char **argv)
 {
+	if (argc == 6 && !strcmp(argv[1], "content"))
+		return load_content(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]),
+				    strtoul(argv[5], NULL, 10));
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (argc == 6 && !strcmp(argv[1], "run") && atoi(argv[5]) >= 1 &&
 	    atoi(argv[5]) <= MAX_PROCS)
 		return load_run(argv[2], argv[3], atof(argv[4]), atoi(argv[5]));
 	if (argc == 4 && !strcmp(argv[1], "verify"))
 		return load_verify(argv[2], argv[3]);
-	fprintf(stderr, "usage: mount_load run DIR LOG SECONDS NPROCS | verify DIR LOG\n");
+	fprintf(stderr, "usage: mount_load run DIR LOG SECONDS NPROCS | verify DIR LOG | content P "
+			"F G SIZE\n");
 	return 2;
 }
