@@ -95,5 +95,5 @@ fsck_clean
 expect_eq "aborted connections that the daemon names" "$rounds" \
 	"$(grep -c 'the connection to the kernel ended: .*abort' "$SLU_WORK/daemon.log")"
 umount "$SLU_WORK/connections"
-echo "$rounds times aborted, $promises promises kept, $accepted_blocks blocks accepted"
+figures "$rounds times aborted, $promises promises kept, 0 lost; $accepted_blocks blocks accepted"
 [ "$promises" -ge $((4 * rounds)) ] || fail "only $promises promises in $rounds rounds: the load does not load"

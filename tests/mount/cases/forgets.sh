@@ -21,7 +21,7 @@ for ((round = 1; round <= rounds; round++)); do
 done
 echo 2 >/proc/sys/vm/drop_caches
 after=$(rss)
-echo "$((files * rounds)) forgets, $before KiB before, $after KiB after"
+figures "$((files * rounds)) forgets, $before KiB before, $after KiB after"
 [ $after -lt $((before + before / 8 + 1024)) ] || fail "the daemon has grown from $before KiB to $after KiB"
 for ((i = 0; i < files; i += 97)); do expect_eq "file-$i" "$i" "$(cat "$MNT/d/file-$i")"; done
 umount_volume

@@ -50,4 +50,5 @@ done
 wait
 ours >"$SLU_WORK/after"
 diff "$SLU_WORK/before" "$SLU_WORK/after" || fail "left after $rounds mounts"
+figures "$rounds mounts, nothing left"
 fsck_clean

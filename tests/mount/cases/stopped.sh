@@ -55,6 +55,7 @@ for i in "${waiting[@]}"; do
 	kill -0 "$i" 2>/dev/null || fail "somebody did not wait: $(jobs -l), $(cat "$SLU_WORK"/{df,ls,dd})"
 done
 
+stopped=$((SECONDS - start))
 kill -CONT "$pid"
 for i in "${waiting[@]}"; do
 	wait "$i" || fail "somebody who waited: status $?: $(cat "$SLU_WORK"/{df,ls,dd})"
@@ -72,6 +73,6 @@ out=$(mount_load verify "$MNT/load" "$SLU_WORK/log") || {
 	echo "$out"
 	fail "promises broken"
 }
-echo "$out, $round rounds of a second volume meanwhile"
+figures "$stopped s stopped, $out, $round rounds of a second volume meanwhile"
 umount_volume
 fsck_clean
