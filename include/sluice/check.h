@@ -4,9 +4,10 @@
  *
  * One pass over the tree in key order with little memory: one bit per block for what is owned and
  * one for what the space records say (only for the parts of the volume in use), about 40 bytes per
- * inode and 32 per directory entry. Where a node cannot be read, what it held is missing from both
- * sides of a comparison, so comparisons that it could make false are left out and the result says
- * that it is incomplete.
+ * inode and 32 per directory entry (resident: arrays grow by doubling, and the address space taken
+ * may be twice that). Where a node cannot be read, what it held is missing from both sides of a
+ * comparison, so comparisons that it could make false are left out and the result says that it is
+ * incomplete.
  */
 #ifndef SLUICE_CHECK_H
 #define SLUICE_CHECK_H
@@ -145,7 +146,7 @@ struct slu_repair_result {
  *
  * Memory: 110 bytes for each leaf, 80 for each inode, 32 for each directory entry, 6 bits for each
  * block of the chunks in use; where the scan looks for leaves that nothing leads to, 80 more for each
- * that it takes and 72 for each version of one that it finds.
+ * that it takes and 72 for each version of one that it finds. Resident, as above.
  *
  * Where both superblocks are lost it begins with the spare one, and if the tree cannot stay it writes
  * a superblock before anything else, with which it can be run again, but not mounted.
