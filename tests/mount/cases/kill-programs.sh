@@ -52,19 +52,22 @@ fio_verify() {
 }
 
 stress_load() {
-	rm -rf "$MNT"/stress
-	mkdir "$MNT/stress"
+	rm -rf "$MNT"/stress/*
 	stress-ng --temp-path "$MNT/stress" --timeout 5 --oomable --dentry 1 --dentries 200 --rename 1 --link 1 --hdd 1 \
 		--hdd-bytes 16M --hdd-opts wr-rnd --fallocate 1 --fallocate-bytes 16M --xattr 1 --mmap 1 --mmap-bytes 8M --mmap-file \
 		>/dev/null 2>&1 || true
 }
-stress_verify() { find "$MNT/stress" -xdev >/dev/null; }
+# Every name leads somewhere, and every file can be read to its end.
+stress_verify() {
+	find "$MNT/stress" -xdev -type f -exec cat {} + >/dev/null || fail "round $i: what stress-ng left cannot be read"
+}
 
 mount_logged commit=1
 for journal in delete wal; do
 	sqlite3 "$MNT/db" "PRAGMA journal_mode=$journal; CREATE TABLE IF NOT EXISTS t(i INTEGER PRIMARY KEY, v BLOB)" >/dev/null
 done
 fio_job --name=over --filename=over --rw=write --size=64M --do_verify=0 --end_fsync=1
+mkdir "$MNT/stress"
 sync "$MNT/db" "$MNT"
 umount_volume
 : >"$SLU_WORK/acknowledged"
