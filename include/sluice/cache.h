@@ -102,7 +102,7 @@ struct slu_aspace {
 	struct slu_aspace *wb_next, *wb_prev;
 	uint64_t queued_ns;                /* since when it has been on the queue without a break */
 	uint64_t wb_round;                 /* the newest slu_writeback_all that has seen it */
-	uint64_t dirtied_ns;               /* when the first dirty page of now became dirty */
+	uint64_t dirtied_ns;               /* no page of now became dirty before it */
 	uint64_t retry_ns, retry_delay_ns; /* after a failed write: not before */
 	uint64_t put_off_ns;               /* a thread has found nothing to start: not before */
 };

@@ -125,12 +125,14 @@ void queue_hold(struct slu_aspace *as)
 	as->wb_holds++;
 }
 
-void queue_release(struct slu_writeback *wb, struct slu_aspace *as) SLU_NO_TSA
+void queue_release(struct slu_writeback *wb, struct slu_aspace *as, bool whole) SLU_NO_TSA
 {
+	bool moves = as->wb_failed != (as->retry_delay_ns != 0);
+
 	slu_assert(as->wb_holds);
 	as->wb_holds--;
-	if (as->queued) {
-		/* What is dirty now became so during the pass, or failed. */
+	/* After a pass over all of it, what is dirty became so during the pass, or failed. */
+	if (as->queued && (whole || moves)) {
 		queue_del(wb, as);
 		queue_add(wb, as);
 	}

@@ -28,7 +28,7 @@ static void thread_main(void *arg) SLU_NO_TSA
 		(void)pass_run(wb, &t->slots, as, 0, UINT64_MAX, false);
 		slu_mutex_lock(&wb->lock);
 		as->busy = false;
-		queue_release(wb, as);
+		queue_release(wb, as, true);
 		slu_mutex_lock(&wb->lock);
 	}
 	slu_mutex_unlock(&wb->lock);
@@ -152,7 +152,7 @@ int slu_writeback_range(struct slu_writeback *wb, struct slu_aspace *as, uint64_
 	slu_mutex_unlock(&wb->lock);
 	err = range_run(wb, as, pos >> SLU_BLOCK_SHIFT, last);
 	slu_mutex_lock(&wb->lock);
-	queue_release(wb, as);
+	queue_release(wb, as, pos == 0 && end == UINT64_MAX);
 	return err;
 }
 
@@ -177,7 +177,7 @@ int slu_writeback_all(struct slu_writeback *wb) SLU_NO_TSA
 		if (!first_err)
 			first_err = err;
 		slu_mutex_lock(&wb->lock);
-		queue_release(wb, as);
+		queue_release(wb, as, true);
 		slu_mutex_lock(&wb->lock);
 	}
 	wb->all_busy = false;
@@ -235,7 +235,7 @@ int slu_writeback_free(struct slu_writeback *wb) SLU_NO_TSA
 		slu_mutex_unlock(&wb->lock);
 		lose(wb, as);
 		slu_mutex_lock(&wb->lock);
-		queue_release(wb, as);
+		queue_release(wb, as, true);
 		slu_mutex_lock(&wb->lock);
 	}
 	slu_mutex_unlock(&wb->lock);

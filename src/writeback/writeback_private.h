@@ -87,10 +87,11 @@ struct slu_aspace *queue_pick(struct slu_writeback *wb, uint64_t now);
 struct slu_aspace *queue_next(struct slu_writeback *wb, uint64_t now, uint64_t round);
 void queue_hold(struct slu_aspace *as);
 /*
- * Ends a hold: off the queue if nothing is dirty any more, else back to its end. Gives the lock up;
- * as may be gone afterwards.
+ * Ends a hold: off the queue if nothing is dirty any more. Else back to its end if the pass has gone
+ * over the whole file; what a pass over a part left out is as old as it was. Gives the lock up; as
+ * may be gone afterwards.
  */
-void queue_release(struct slu_writeback *wb, struct slu_aspace *as);
+void queue_release(struct slu_writeback *wb, struct slu_aspace *as, bool whole);
 void queue_detach(void *ctx, struct slu_aspace *as);
 void queue_kick(void *ctx);
 /*

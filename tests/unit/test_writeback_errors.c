@@ -433,6 +433,24 @@ static void a_range_is_written_and_no_more(void **state)
 	must_eq(rig_fini(&r), 0);
 }
 
+/* Whoever writes a part of it again and again does not keep the rest young. */
+static void what_a_range_leaves_out_gets_old_all_the_same(void **state)
+{
+	struct rig r;
+	int round = 0;
+
+	rig_init(&r, &(struct rig_opts){.age_ns = 200 * SLU_NS_PER_MS});
+	rig_write(&r, 0, pattern, PAGE);
+	while (slu_mem_inode_type(r.inode, 0, NULL) != SLU_IOMAP_MAPPED) {
+		rig_write(&r, 8 * PAGE, pattern, PAGE);
+		must_eq(slu_writeback_range(r.wb, &r.as, 8 * PAGE, 9 * PAGE), 0);
+		slu_sleep_ns(20 * SLU_NS_PER_MS);
+		must(++round < 500);
+	}
+	must_eq(rig_sync(&r), 0);
+	must_eq(rig_fini(&r), 0);
+}
+
 static void the_size_on_disk_waits_for_what_lies_before(void **state)
 {
 	struct rig r;
@@ -552,6 +570,7 @@ int main(void)
 		cmocka_unit_test(failed_pages_leave_the_others_room),
 		cmocka_unit_test(what_is_given_up_at_the_end_is_named),
 		cmocka_unit_test(a_range_is_written_and_no_more),
+		cmocka_unit_test(what_a_range_leaves_out_gets_old_all_the_same),
 		cmocka_unit_test(the_size_on_disk_waits_for_what_lies_before),
 		cmocka_unit_test(the_size_on_disk_does_not_move_into_a_hole),
 		cmocka_unit_test(dirty_pages_beyond_the_limit_wait_for_writeback),
