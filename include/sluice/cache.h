@@ -162,7 +162,6 @@ struct slu_handle {
 	uint64_t error_cursor;
 	uint32_t flags; /* open(2) flags */
 	uint32_t generation;
-	uint64_t dir_pos; /* spare for directories */
 };
 /* A free entry; its number goes out as the FUSE file handle. -ENFILE when the table is full. */
 int slu_handle_new(struct slu_cache *cache, uint64_t ino, uint32_t flags, uint64_t *ret_fh);
@@ -227,7 +226,7 @@ enum slu_cache_leaf {
  * Invariants (slu_cache_check):
  *	READING excludes UPTODATE, DIRTY, WRITEBACK
  *	DIRTY or WRITEBACK implies UPTODATE
- *	ERROR implies DIRTY
+ *	ERROR implies DIRTY or WRITEBACK
  *	neither READING nor UPTODATE implies LOCKED or GONE
  *	DIRTY is in as->dirty, WRITEBACK in as->writeback, and the other way round
  *	a page in the cache has a frame with at least one reference
@@ -282,8 +281,6 @@ struct slu_frames {
 
 /* May use what is kept back (writes that must not fail). */
 #define SLU_FRAMES_KEPT_BACK 1u
-/* Takes what is there without evicting; -EAGAIN without a need. */
-#define SLU_FRAMES_NO_EVICT 2u
 
 /*
  * Tops the ticket up to n frames and room for `dirty` pages. Evicts clean pages. Where that is not

@@ -38,7 +38,6 @@ struct slu_iomap {
 	uint64_t blkno;    /* block of pos's page; 0 for HOLE and for DELALLOC before allocate */
 	enum slu_iomap_type type;
 	uint32_t reserved; /* blocks that reserve() set aside for this very mapping */
-	void *private;     /* the backend's */
 };
 
 /*
@@ -47,7 +46,7 @@ struct slu_iomap {
  *	map		read, write, writeback; inode rwlock shared or exclusive, or no lock
  *	reserve		write; inode rwlock exclusive since map, so the mapping is still true
  *	unreserve	write; the same section as reserve
- *	allocate	writeback (or O_SYNC write), on a DELALLOC mapping; no inode lock held
+ *	allocate	writeback, on a DELALLOC mapping; no inode lock held
  *	complete	writeback; after the data I/O; no lock held
  *	remove		truncate, punch, eviction of an unlinked inode; see below
  *	forget		writeback; at the end, when nobody else uses the inode

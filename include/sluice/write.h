@@ -63,7 +63,6 @@ void slu_source_fd_init(struct slu_source_fd *s, int fd);
  * source that does not have everything ready, are whole or failed in parts of that size.
  */
 #define SLU_WRITE_KERNEL_CACHE 1u
-#define SLU_WRITE_APPEND       2u /* pos is the size at that moment */
 /*
  * Whole or failed in the same way, but without what is kept back: O_DIRECT, where the kernel turns
  * a short answer into EIO and hides that the volume is full.
@@ -78,7 +77,6 @@ void slu_source_fd_init(struct slu_source_fd *s, int fd);
 #define SLU_WRITE_UNORDERED 16u
 
 struct slu_write_result {
-	uint64_t pos;  /* where it was written (append) */
 	uint64_t done; /* bytes */
 	/* slu_fs_write on a mount with -o sync: they are written, and not durable (yet) */
 	bool unsynced;
@@ -87,12 +85,11 @@ struct slu_write_result {
 /*
  * Writes len bytes of src at pos, in segments; each takes as->lock exclusive and gives it up. No
  * lock held. need given: -EAGAIN with ret->done bytes done so far if it would have to wait (cache
- * full, reservation, a page to be read first); call again for the rest, after an append at ret->pos
- * + ret->done and without the flag. The need refers to `as`. Waits for the source in any case. 0
- * when ret->done > 0 or len is 0 (a short write: out of space, or the source ended); else -ENOSPC,
- * -EIO, -EFBIG, -ENOMEM, -EROFS, the source's error (-EIO where it ended at once), or the recorded
- * error when the inode's failed pages are over their limit. The caller has checked permissions,
- * limits and flags and has flagged the times.
+ * full, reservation, a page to be read first); call again for the rest. The need refers to `as`.
+ * Waits for the source in any case. 0 when ret->done > 0 or len is 0 (a short write: out of space,
+ * or the source ended); else -ENOSPC, -EIO, -EFBIG, -ENOMEM, -EROFS, the source's error (-EIO where
+ * it ended at once), or the recorded error when the inode's failed pages are over their limit. The
+ * caller has checked permissions, limits and flags and has flagged the times.
  */
 int slu_write(struct slu_aspace *as, struct slu_source *src, uint64_t pos, uint64_t len,
 	      unsigned int flags, struct slu_write_result *ret, struct slu_need *need);
@@ -150,8 +147,6 @@ int slu_pages_truncate(struct slu_aspace *as, struct slu_blockio *bio, uint64_t 
  */
 int slu_pages_zero_tail(struct slu_aspace *as, struct slu_blockio *bio, uint64_t old,
 			struct slu_need *need);
-/* Waits until no page of [pos, end) is under writeback. No lock held. */
-void slu_pages_wait_writeback(struct slu_aspace *as, uint64_t pos, uint64_t end);
 
 /* Counters: struct slu_write_stats, slu_cache_write_stats() in cache.h. */
 

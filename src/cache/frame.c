@@ -283,7 +283,7 @@ static int ticket_claim(struct slu_frames *fr, uint32_t n, uint32_t dirty, unsig
 		uint32_t free, want = n + c->kept_back;
 
 		err = ticket_try(fr, n, dirty, flags);
-		if (err != -EAGAIN || flags & SLU_FRAMES_NO_EVICT)
+		if (err != -EAGAIN)
 			return err;
 		free = (uint32_t)atomic_load_explicit(&c->stats.free_frames, memory_order_relaxed);
 		if (free >= want + n)
@@ -362,7 +362,7 @@ int slu_frames_claim(struct slu_frames *fr, uint32_t n, uint32_t dirty, unsigned
 	if (fr->n >= n && fr->npages >= n && fr->dirty >= dirty)
 		return 0;
 	err = ticket_claim(fr, n, dirty, flags);
-	if (err != -EAGAIN || flags & SLU_FRAMES_NO_EVICT)
+	if (err != -EAGAIN)
 		return err;
 	kick(c);
 	if (!need)

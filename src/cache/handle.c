@@ -37,7 +37,6 @@ int slu_handle_new(struct slu_cache *cache, uint64_t ino, uint32_t flags, uint64
 	h = &cache->arena.handles[i];
 	h->error_cursor = 0;
 	h->flags = flags;
-	h->dir_pos = 0;
 	h->generation = (h->generation + 1) & 0x7fffffff;
 	atomic_store_explicit(&h->ino, ino, memory_order_release);
 	*ret_fh = handle_number(cache, h);

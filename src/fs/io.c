@@ -60,7 +60,7 @@ static int drop_privileges(struct slu_fs *fs, struct slu_ctx *ctx, struct slu_in
 
 /*
  * The write path as often as it takes: short waits are waited for here. On return ret->done bytes
- * have been written from ret->pos on, whatever the error.
+ * have been written from pos on, whatever the error.
  */
 static int write_on(struct slu_ctx *ctx, struct slu_inode *inode, struct slu_source *src,
 		    uint64_t pos, uint64_t len, unsigned int flags, struct slu_write_result *ret)
@@ -69,17 +69,10 @@ static int write_on(struct slu_ctx *ctx, struct slu_inode *inode, struct slu_sou
 	struct slu_need need;
 	int err;
 
-	*ret = (struct slu_write_result){.pos = pos};
+	*ret = (struct slu_write_result){0};
 	for (;;) {
 		err = slu_write(&inode->data, src, pos + ret->done, len - ret->done, flags, &part,
 				&need);
-		if (flags & SLU_WRITE_APPEND) {
-			/* the first segment has chosen the place */
-			if (part.done) {
-				pos = ret->pos = part.pos;
-				flags &= ~SLU_WRITE_APPEND;
-			}
-		}
 		ret->done += part.done;
 		if (err != -EAGAIN)
 			return err;
@@ -158,7 +151,7 @@ int slu_fs_write(struct slu_fs *fs, struct slu_ctx *ctx, uint64_t ino, uint64_t 
 	struct slu_inode *inode;
 	int err;
 
-	*ret = (struct slu_write_result){.pos = pos};
+	*ret = (struct slu_write_result){0};
 	if (fs_readonly(fs))
 		return -EROFS;
 	if (pos > INT64_MAX || len > INT64_MAX - pos)

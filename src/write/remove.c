@@ -277,11 +277,3 @@ int slu_pages_zero_tail(struct slu_aspace *as, struct slu_blockio *bio, uint64_t
 	slu_frames_release(&fr);
 	return err;
 }
-
-void slu_pages_wait_writeback(struct slu_aspace *as, uint64_t pos, uint64_t end)
-{
-	uint64_t first = pos >> SLU_BLOCK_SHIFT, last = slu_bytes_to_blocks(end);
-
-	while (slu_pages_writeback(as, first, last))
-		slu_pages_wait(as, first, last);
-}

@@ -75,10 +75,7 @@ static int op_segment(struct write_op *op, bool may_wait)
 		return err;
 	slu_stress_point("write.before_lock");
 	slu_rwlock_wrlock(&as->lock);
-	if (op->flags & SLU_WRITE_APPEND && !op->done && op->carry == SLU_FRAME_NONE)
-		op->pos = slu_aspace_size(as);
-	op->left = slu_min(op->left, (uint64_t)INT64_MAX - slu_min(op->pos, (uint64_t)INT64_MAX));
-	err = op->left ? segment_write(op) : -EFBIG;
+	err = segment_write(op);
 	slu_rwlock_wrunlock(&as->lock);
 	return err;
 }
@@ -172,22 +169,20 @@ int slu_write(struct slu_aspace *as, struct slu_source *src, uint64_t pos, uint6
 		.flags = flags,
 		.max_pages = slu_min(SEGMENT_PAGES, slu_cache_max_claim(cache) / 2),
 		.pos = pos,
-		.left = len,
+		.left = slu_min(len, (uint64_t)INT64_MAX - slu_min(pos, (uint64_t)INT64_MAX)),
 		.frames = SLU_FRAMES_INIT(cache),
 		.carry = SLU_FRAME_NONE,
 	};
 	int err;
 
 	slu_assert_no_locks("a write");
-	*ret = (struct slu_write_result){.pos = pos};
+	*ret = (struct slu_write_result){0};
 	if (!len)
 		return 0;
 	if (!as->wb)
 		return -EROFS;
-	if (!(flags & SLU_WRITE_APPEND) && pos >= INT64_MAX)
+	if (pos >= INT64_MAX)
 		return -EFBIG;
-	if (!(flags & SLU_WRITE_APPEND))
-		op.left = slu_min(len, (uint64_t)INT64_MAX - pos);
 	err = slu_aspace_failed(as);
 	if (err)
 		return err;
@@ -199,7 +194,6 @@ int slu_write(struct slu_aspace *as, struct slu_source *src, uint64_t pos, uint6
 	slu_frames_release(&op.frames);
 	atomic_fetch_add_explicit(&op.stats->writes, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&op.stats->bytes, op.done, memory_order_relaxed);
-	ret->pos = op.pos - op.done;
 	ret->done = op.done;
 	return op_result(&op, err);
 }

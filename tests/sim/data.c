@@ -109,7 +109,7 @@ void sim_write_bytes(struct sim_task *t, struct sim_file *f, const struct sim_op
 	err = slu_fs_write(run->fs, &t->ctx, f->ino, UINT64_MAX, &src.source, pos, len, flags,
 			   false, &res);
 	if (res.done)
-		sim_model_write(&run->model, f, res.pos, res.done, t->data);
+		sim_model_write(&run->model, f, pos, res.done, t->data);
 	else
 		learn(t, f, false);
 	if (!err && run->w->sync)

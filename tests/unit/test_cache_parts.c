@@ -60,7 +60,7 @@ static void what_is_kept_back_is_for_those_that_must_not_fail(void **state)
 	must(need.wait && need.slow);
 	must_eq(slu_frames_claim(&more, kept, 0, SLU_FRAMES_KEPT_BACK, &need), 0);
 	slu_frames_release(&more);
-	must_eq(slu_frames_claim(&more, 1, 0, SLU_FRAMES_NO_EVICT, &need), -EAGAIN);
+	must_eq(slu_frames_claim(&more, 1, 0, 0, &need), -EAGAIN);
 	slu_frames_release(&all);
 	must_eq(slu_need_wait(&need), 0);
 	must_eq(slu_frames_claim(&more, 257 - kept, 0, 0, &need), -ENOMEM);

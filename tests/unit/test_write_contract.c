@@ -480,24 +480,8 @@ static void writes_near_the_largest_offset(void **state)
 	must_eq(rig_write_flags(&r, INT64_MAX - 3, "abcdef", 6, 0, &res), 0);
 	must_eq(res.done, 3);
 	must_eq(slu_aspace_size(&r.as), INT64_MAX);
-	must_eq(rig_write_flags(&r, 0, "x", 1, SLU_WRITE_APPEND, &res), -EFBIG);
 	must_eq(rig_read(&r, INT64_MAX - 5, back, 100), 5);
 	must(memcmp(back, "\0\0abc", 5) == 0);
-	must_eq(rig_fini(&r), 0);
-}
-
-static void appends_go_to_the_end_of_that_moment(void **state)
-{
-	struct slu_write_result res;
-	struct rig r;
-
-	rig_init(&r, &(struct rig_opts){0});
-	rig_write(&r, 0, "0123456789", 10);
-	must_eq(rig_write_flags(&r, 3, "abc", 3, SLU_WRITE_APPEND, &res), 0);
-	must_eq(res.pos, 10);
-	must_eq(res.done, 3);
-	must_eq(rig_read(&r, 0, back, 100), 13);
-	must(memcmp(back, "0123456789abc", 13) == 0);
 	must_eq(rig_fini(&r), 0);
 }
 
@@ -569,7 +553,6 @@ int main(void)
 		cmocka_unit_test(no_memory_at_any_point_of_a_write),
 		cmocka_unit_test(no_memory_at_any_point_of_a_read),
 		cmocka_unit_test(writes_near_the_largest_offset),
-		cmocka_unit_test(appends_go_to_the_end_of_that_moment),
 		cmocka_unit_test(a_file_that_grows_shows_zeros),
 		cmocka_unit_test(holes_and_unwritten_ranges_take_no_frames),
 	};
