@@ -92,6 +92,9 @@ struct slu_blockio_opts {
 	uint64_t lock_wait_ns;
 	void (*lock_busy)(void *ctx, int pid, const char *comm);
 	void *lock_busy_ctx;
+	/* NULL, or where I/Os that went well are counted, for who looks on from elsewhere; outlives
+	 * it */
+	_Atomic uint64_t *progress;
 };
 
 /* Facts of an open image. */

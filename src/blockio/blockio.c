@@ -24,6 +24,7 @@ struct slu_blockio {
 	void *state;
 	struct slu_blockio_info info;
 	struct slu_blockio_stats stats;
+	_Atomic uint64_t *progress; /* NULL: nobody looks on */
 	_Atomic uint32_t refs;
 	_Atomic uint64_t expected; /* blocks that the image must have */
 
@@ -173,13 +174,21 @@ uint64_t slu_blockio_suspended_ns(struct slu_blockio *bio)
 
 /* ------------------------------------------------------------------ the end of a request */
 
+static void count_end(struct slu_blockio *bio, int result)
+{
+	if (result < 0)
+		atomic_fetch_add_explicit(&bio->stats.errors, 1, memory_order_relaxed);
+	else if (bio->progress)
+		atomic_fetch_add_explicit(bio->progress, 1, memory_order_relaxed);
+}
+
 void blockio_complete(struct slu_io *io, int result)
 {
 	struct slu_blockio *bio = (struct slu_blockio *)(uintptr_t)io->engine[BLOCKIO_SLOT_BIO];
 
 	slu_assert(result <= 0);
-	if (result < 0 && io != &bio->flush_io)
-		atomic_fetch_add_explicit(&bio->stats.errors, 1, memory_order_relaxed);
+	if (io != &bio->flush_io)
+		count_end(bio, result);
 	if (io->start_ns)
 		slu_histogram_add(&bio->stats.took[io->op], slu_clock_ns() - io->start_ns);
 	io->result = result;
@@ -418,9 +427,7 @@ static int rw_sync(struct slu_blockio *bio, enum slu_io_op op, uint64_t blkno, u
 			slu_histogram_add(&bio->stats.took[op], slu_clock_ns() - start_ns);
 			if (is_change(op))
 				change_end(bio);
-			if (err)
-				atomic_fetch_add_explicit(&bio->stats.errors, 1,
-							  memory_order_relaxed);
+			count_end(bio, err);
 		} else {
 			err = submit_and_wait(bio, op, blkno, n, buf);
 		}
@@ -586,6 +593,7 @@ int slu_blockio_open(const char *name, const struct slu_blockio_opts *opts,
 	bio->flush_io.op = SLU_IO_FLUSH;
 	bio->flush_io.end_io = flush_end_io;
 	bio->flush_io.private = bio;
+	bio->progress = opts->progress;
 	*ret = bio;
 	return 0;
 }

@@ -211,7 +211,8 @@ int serve(const struct daemon_opts *o, const char *image, bool device, const cha
 /* The image, the volume on it, and what was said about them. */
 struct stack {
 	struct slu_fs *fs;
-	bool readonly; /* also when only reading was possible */
+	bool readonly;             /* also when only reading was possible */
+	_Atomic uint64_t progress; /* I/Os that went well, of this volume and the ones before */
 };
 bool stack_open(struct stack *st, const struct daemon_opts *o, const char *image,
 		const struct slu_event_sink *events, GError **error);
@@ -267,18 +268,23 @@ bool notify_wanted(void);
 void notify_send(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 struct notifier {
-	const struct served *v;
-	uint64_t extend_ns; /* how often a stop that gets on asks for more time */
+	const _Atomic uint64_t *progress;
 	bool started;
 	struct slu_thread thread;
-	struct slu_mutex lock; /* leaf: the next four */
+	struct slu_mutex lock; /* leaf: the next five */
 	struct slu_cond changed;
-	bool stopping; /* no more probes */
-	bool quiet;    /* nor one under way: nothing of the volume is looked at any more */
+	const struct served *v; /* NULL: the volume is not served yet */
+	bool stopping;          /* no more probes */
+	bool quiet;             /* nor one under way: nothing of the volume is looked at any more */
 	bool ended;
 };
-/* Status and probes from now on, where they are wanted; v lives until notifier_stop. */
-void notifier_start(struct notifier *n, const struct served *v);
+/*
+ * Begins to ask for time, where a service manager listens, as long as *progress moves: a start that
+ * has much to read is not a start that hangs. progress lives until notifier_end.
+ */
+void notifier_start(struct notifier *n, const _Atomic uint64_t *progress);
+/* Status and probes from now on; v lives until notifier_stop. */
+void notifier_serve(struct notifier *n, const struct served *v);
 /* From here on it only asks for time. May be called twice, and for one that was never started. */
 void notifier_stop(struct notifier *n);
 void notifier_end(struct notifier *n);

@@ -18,7 +18,8 @@
 #include <unistd.h>
 
 #define STATUS_INTERVAL_NS (10 * SLU_NS_PER_SEC)
-#define EXTEND_USEC        60000000u /* asked for each time, while a stop goes on */
+#define EXTEND_INTERVAL_NS (5 * SLU_NS_PER_SEC)
+#define EXTEND_USEC        60000000u /* asked for each time, while a start or a stop gets on */
 
 bool notify_wanted(void)
 {
@@ -134,40 +135,41 @@ static void watch_over(struct notifier *n)
 	} while (!wait_until(n, slu_clock_ns() + interval));
 }
 
-/* ------------------------------------------------------------------ while it stops */
+/* ------------------------------------------------------------------ while it starts and stops */
 
-/* Bytes this process has had written: as long as they grow, a stop gets on. */
-static uint64_t bytes_written(void)
+/*
+ * Asks for time as long as I/O gets on, until that is reached. The volume is not there yet, or may go
+ * away under us: nothing of it is looked at.
+ */
+static void watch_progress(struct notifier *n, bool (*until)(const struct notifier *n),
+			   const char *status)
 {
-	g_autofree char *text = NULL;
-	const char *at;
+	uint64_t before = atomic_load(n->progress), now;
+	bool reached = false;
 
-	if (!g_file_get_contents("/proc/self/io", &text, NULL, NULL))
-		return 0;
-	at = strstr(text, "\nwrite_bytes: ");
-	return at ? strtoull(at + strlen("\nwrite_bytes: "), NULL, 10) : 0;
-}
-
-/* The volume may go away under us from here on: nothing of it is looked at. */
-static void watch_the_end(struct notifier *n)
-{
-	uint64_t written = bytes_written(), now;
-	bool ended = false;
-
-	while (!ended) {
-		uint64_t deadline = slu_clock_ns() + n->extend_ns;
+	while (!reached) {
+		uint64_t deadline = slu_clock_ns() + EXTEND_INTERVAL_NS;
 
 		slu_mutex_lock(&n->lock);
-		while (!n->ended && !slu_cond_timedwait(&n->changed, &n->lock, deadline))
+		while (!until(n) && !slu_cond_timedwait(&n->changed, &n->lock, deadline))
 			;
-		ended = n->ended;
+		reached = until(n);
 		slu_mutex_unlock(&n->lock);
-		now = bytes_written();
-		if (!ended && now > written)
-			notify_send("EXTEND_TIMEOUT_USEC=%u\nSTATUS=Writing everything out\n",
-				    EXTEND_USEC);
-		written = now;
+		now = atomic_load(n->progress);
+		if (!reached && now > before)
+			notify_send("EXTEND_TIMEOUT_USEC=%u\nSTATUS=%s\n", EXTEND_USEC, status);
+		before = now;
 	}
+}
+
+static bool has_started(const struct notifier *n)
+{
+	return n->v || n->stopping;
+}
+
+static bool has_ended(const struct notifier *n)
+{
+	return n->ended;
 }
 
 /* ------------------------------------------------------------------ its life */
@@ -176,17 +178,19 @@ static void notifier_main(void *arg)
 {
 	struct notifier *n = arg;
 
-	watch_over(n);
+	watch_progress(n, has_started, "Reading the volume");
+	if (n->v) /* which nobody changes any more */
+		watch_over(n);
 	slu_mutex_lock(&n->lock);
 	n->quiet = true;
 	slu_cond_broadcast(&n->changed);
 	slu_mutex_unlock(&n->lock);
-	watch_the_end(n);
+	watch_progress(n, has_ended, "Writing everything out");
 }
 
-void notifier_start(struct notifier *n, const struct served *v)
+void notifier_start(struct notifier *n, const _Atomic uint64_t *progress)
 {
-	*n = (struct notifier){.v = v, .extend_ns = STATUS_INTERVAL_NS};
+	*n = (struct notifier){.progress = progress};
 	if (!notify_wanted())
 		return;
 	slu_mutex_init(&n->lock, SLU_RANK_LEAF, 0, "notifier");
@@ -198,12 +202,22 @@ void notifier_start(struct notifier *n, const struct served *v)
 	}
 }
 
+void notifier_serve(struct notifier *n, const struct served *v)
+{
+	if (!n->started)
+		return;
+	slu_mutex_lock(&n->lock);
+	n->v = v;
+	slu_cond_broadcast(&n->changed);
+	slu_mutex_unlock(&n->lock);
+}
+
 void notifier_stop(struct notifier *n)
 {
 	if (!n->started)
 		return;
 	slu_mutex_lock(&n->lock);
-	if (!n->stopping)
+	if (n->v && !n->stopping)
 		notify_send("STOPPING=1\n");
 	n->stopping = true;
 	slu_cond_broadcast(&n->changed);

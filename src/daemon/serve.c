@@ -87,7 +87,7 @@ static void tell_ready(struct daemon *d)
 		close(d->o->ready_fd);
 	}
 	notify_send("READY=1\nMAINPID=%d\n", (int)getpid());
-	notifier_start(&d->notifier, &d->served);
+	notifier_serve(&d->notifier, &d->served);
 	if (d->status_fd >= 0)
 		to_background(d);
 }
@@ -229,6 +229,7 @@ static bool go_up(struct daemon *d, const struct slu_mount_opts *mount, GError *
 	if (!open_signals(d, error))
 		return false;
 	d->events.wake_fd = d->wake_fd;
+	notifier_start(&d->notifier, &d->stack.progress);
 	if (!stack_open(&d->stack, d->o, d->image, &sink, error))
 		return false;
 	d->events.fs = d->stack.fs;

@@ -98,7 +98,7 @@ static void open_error(GError **error, const struct daemon_opts *o, const char *
 }
 
 static struct slu_blockio *open_image(const struct daemon_opts *o, const char *image,
-				      bool *readonly, GError **error)
+				      _Atomic uint64_t *progress, bool *readonly, GError **error)
 {
 	struct busy busy = {.image = image, .wait_ns = o->wait_ns};
 	struct slu_blockio_opts opts = {
@@ -108,6 +108,7 @@ static struct slu_blockio *open_image(const struct daemon_opts *o, const char *i
 		.lock_wait_ns = o->wait_ns,
 		.lock_busy = tell_busy,
 		.lock_busy_ctx = &busy,
+		.progress = progress,
 	};
 	struct slu_blockio *bio;
 	int err;
@@ -168,7 +169,7 @@ bool stack_open(struct stack *st, const struct daemon_opts *o, const char *image
 	int err;
 
 	st->readonly = o->readonly;
-	bio = open_image(o, image, &st->readonly, error);
+	bio = open_image(o, image, &st->progress, &st->readonly, error);
 	if (!bio)
 		return false;
 	info = slu_blockio_info(bio);

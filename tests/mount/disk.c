@@ -5,7 +5,8 @@
  *
  *	disk	what was written and not fsynced is in the cache only
  *	power	"off SEED": the cache is lost, but for sectors that SEED chooses (0: none), and
- *		every request fails with EIO; "on": the disk works again, with what it had
+ *		every request fails with EIO; "on": the disk works again, with what it had;
+ *		"slow MS": every request takes that long, until "on"
  *
  * Stays in the foreground until it is unmounted.
  */
@@ -21,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #define SECTOR 512
@@ -32,6 +34,7 @@ static struct {
 	uint8_t *durable; /* as it is without power */
 	bool *cached;     /* of each sector: the two differ */
 	bool off;
+	_Atomic unsigned int slow_ms;
 } disk = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static bool disk_is_switch(const char *path)
@@ -87,6 +90,15 @@ static int disk_truncate(const char *path, off_t size, struct fuse_file_info *fi
 
 /* ------------------------------------------------------------------ the data */
 
+/* "on" lets go those that wait. */
+static void disk_be_slow(void)
+{
+	const struct timespec ms = {.tv_nsec = 1000000};
+
+	for (unsigned int i = 0; i < disk.slow_ms; i++)
+		nanosleep(&ms, NULL);
+}
+
 static int disk_read(const char *path, char *buf, size_t len, off_t pos, struct fuse_file_info *fi)
 {
 	int ret;
@@ -96,6 +108,7 @@ static int disk_read(const char *path, char *buf, size_t len, off_t pos, struct 
 		return 0;
 	if (len > disk.size - (size_t)pos)
 		len = disk.size - (size_t)pos;
+	disk_be_slow();
 	pthread_mutex_lock(&disk.lock);
 	ret = disk.off ? -EIO : (int)len;
 	if (!disk.off)
@@ -109,6 +122,7 @@ static int disk_put(const char *buf, size_t len, off_t pos)
 {
 	if (pos < 0 || (size_t)pos > disk.size || len > disk.size - (size_t)pos)
 		return -ENOSPC;
+	disk_be_slow();
 	pthread_mutex_lock(&disk.lock);
 	if (disk.off) {
 		pthread_mutex_unlock(&disk.lock);
@@ -129,6 +143,7 @@ static int disk_fsync(const char *path, int datasync, struct fuse_file_info *fi)
 	bool off;
 
 	(void)path, (void)datasync, (void)fi;
+	disk_be_slow();
 	pthread_mutex_lock(&disk.lock);
 	off = disk.off;
 	for (size_t s = 0; s < disk.size / SECTOR && !off; s++) {
@@ -188,6 +203,7 @@ static void disk_off(uint64_t seed)
 static int disk_switch(const char *word, size_t len)
 {
 	char line[64] = "";
+	unsigned int ms;
 	uint64_t seed;
 	int ret = (int)len;
 
@@ -195,8 +211,10 @@ static int disk_switch(const char *word, size_t len)
 	pthread_mutex_lock(&disk.lock);
 	if (sscanf(line, "off %" SCNu64, &seed) == 1)
 		disk_off(seed);
+	else if (sscanf(line, "slow %u", &ms) == 1)
+		disk.slow_ms = ms;
 	else if (!strcmp(line, "on\n"))
-		disk.off = false;
+		disk.off = disk.slow_ms = 0;
 	else
 		ret = -EINVAL;
 	pthread_mutex_unlock(&disk.lock);
