@@ -42,8 +42,9 @@ struct daemon {
 	struct served served;
 	struct notifier notifier;
 	bool mounted;
-	bool visible; /* the mount can be looked at from here */
-	char *found;  /* where what was mounted before us is, if that can be told */
+	bool visible; /* the mount can be looked at from here: its device number is device */
+	dev_t device;
+	char *found; /* where what was mounted before us is, if that can be told */
 	bool stop_asked;
 
 	/* the thread that unmounts: see detach() */
@@ -205,6 +206,7 @@ static bool prove(struct daemon *d, GError **error)
 	if (!statx(AT_FDCWD, d->found ? d->found : d->mountpoint, AT_STATX_FORCE_SYNC,
 		   STATX_BASIC_STATS, &stx)) {
 		d->visible = true;
+		d->device = makedev(stx.stx_dev_major, stx.stx_dev_minor);
 		return true;
 	}
 	if (is_preopened(d)) /* another user's */
@@ -256,7 +258,6 @@ static void open_control(struct daemon *d)
 {
 	struct slu_control_opts opts = {.interface = &d->interface};
 	g_autofree char *path = NULL;
-	struct stat st;
 	int err;
 
 	d->served = (struct served){
@@ -270,18 +271,18 @@ static void open_control(struct daemon *d)
 		.start_ns = slu_clock_ns(),
 		.readonly = d->stack.readonly,
 	};
-	if (!d->visible || stat(d->served.mountpoint, &st))
+	if (!d->visible)
 		return;
 	/* As the kernel writes it: its own encoding of the filesystem's device number. */
-	d->served.connection = major(st.st_dev) << 20 | minor(st.st_dev);
+	d->served.connection = major(d->device) << 20 | minor(d->device);
 	d->interface = methods_interface(&d->served);
-	path = slu_control_path_of(geteuid(), major(st.st_dev), minor(st.st_dev));
+	path = slu_control_path_of(geteuid(), major(d->device), minor(d->device));
 	opts.path = path;
 	err = slu_control_start(&opts, &d->control);
 	if (err)
-		report(LOG_DEBUG,
-		       "no control socket at %s: %s; remount and sluicectl will not work", path,
-		       g_strerror(-err));
+		report(LOG_WARNING,
+		       "sluicectl and remount will not reach it, for want of a socket at %s: %s",
+		       path, g_strerror(-err));
 }
 
 static void close_control(struct daemon *d)
@@ -379,10 +380,39 @@ static void detach_busy(struct daemon *d)
 }
 
 /*
+ * What is mounted on our mount, g_free; NULL if ours is on top. The kernel answers from memory, so
+ * this waits for no other filesystem's daemon, nor for our own.
+ */
+static char *covered_by(const struct daemon *d)
+{
+	struct slu_mount_entry *e;
+	struct statx stx;
+	char *what;
+
+	if (!d->visible ||
+	    statx(AT_FDCWD, d->mountpoint, AT_SYMLINK_NOFOLLOW | AT_STATX_DONT_SYNC, 0, &stx) ||
+	    makedev(stx.stx_dev_major, stx.stx_dev_minor) == d->device)
+		return NULL;
+	e = slu_mountinfo_by_device(stx.stx_dev_major, stx.stx_dev_minor);
+	what = e ? g_strdup_printf("%s of type %s", e->source, e->type)
+		 : g_strdup("something else");
+	slu_mount_entry_free(e);
+	return what;
+}
+
+/* Out of reach, so its end comes by the connection's; what the kernel holds back is written first. */
+static void leave_mounted(const char *why)
+{
+	report(LOG_ERR, "%s; the mount is left dead where it is: unmount it there", why);
+	sync();
+}
+
+/*
  * SIGTERM and friends. Afterwards the session is stopped, whether the kernel has ended it or not.
  */
 static void unmount_on_signal(struct daemon *d)
 {
+	g_autofree char *cover = covered_by(d), *why = NULL;
 	int err = 0;
 
 	/* What the kernel still has to write may need the disk. */
@@ -393,12 +423,15 @@ static void unmount_on_signal(struct daemon *d)
 		/* Not ours to unmount; what the kernel holds back is written to us while we are there. */
 		if (d->visible && methods_syncfs(&d->served))
 			report(LOG_ERR, "what the kernel had not yet written is lost");
+	} else if (cover) {
+		why = g_strdup_printf("%s is mounted over us", cover);
+		leave_mounted(why);
 	} else {
 		err = detach(d, 0);
 		if (err == -EBUSY)
 			detach_busy(d);
-		else if (err && !has_ended(d))
-			report(LOG_ERR, "%s", d->detach_why);
+		else if (err && !wait_ended(d, slu_clock_ns() + SLU_NS_PER_SEC))
+			leave_mounted(d->detach_why);
 		/* A copy of the mount in another namespace keeps it alive. */
 		else if (!err && !wait_ended(d, slu_clock_ns() + GRACE_NS))
 			report(LOG_WARNING, "the mount is in use elsewhere; it ends here");
