@@ -26,10 +26,14 @@
 
 #define SLU_CONTROL_MESSAGE_MAX 65536u /* bytes of a call; replies are ours, and may be longer */
 #define SLU_CONTROL_MAX_CLIENTS 32u
-#define SLU_CONTROL_MAX_FDS     4u  /* of one call; more, and the client is dropped */
-#define SLU_CONTROL_IDLE_SEC    60u /* without a call */
-#define SLU_CONTROL_SEND_SEC    10u /* for a reply to be taken; a stream waits as long as it must */
-#define SLU_CONTROL_CONNECT_SEC 5u  /* for a daemon to let a client in, and to take a call */
+#define SLU_CONTROL_MAX_STREAMS 24u /* calls with "more" at a time: the others' places stay free */
+#define SLU_CONTROL_MAKE_WAY_SEC \
+	1u /* silent for so long, and it makes way where all places are taken */
+#define SLU_CONTROL_MAX_FDS  4u  /* of one call; more, and the client is dropped */
+#define SLU_CONTROL_IDLE_SEC 60u /* without a call */
+#define SLU_CONTROL_SEND_SEC 10u /* for a reply to be taken; a stream waits as long as it must */
+#define SLU_CONTROL_CONNECT_SEC \
+	5u /* for a daemon to let a client in, to take a call, to say hello */
 
 /* ------------------------------------------------------------------ the server */
 
@@ -122,6 +126,11 @@ struct slu_control_client;
 /* uid: who must be listening, else root. NULL and error, which says why nobody answers. */
 struct slu_control_client *slu_control_connect(const char *path, uid_t uid, GError **error);
 pid_t slu_control_peer(const struct slu_control_client *c);
+/*
+ * Whether anybody is at home: a call that waits for nothing but the server, and no longer than
+ * SLU_CONTROL_CONNECT_SEC. A daemon that hangs lets clients in all the same.
+ */
+bool slu_control_hello(struct slu_control_client *c, GError **error);
 /* How long a call may wait for its reply: GONE after that. 0, as in the beginning: for ever. */
 void slu_control_timeout(struct slu_control_client *c, uint64_t ns);
 void slu_control_close(struct slu_control_client *c); /* NULL is allowed */
@@ -173,7 +182,10 @@ bool slu_mount_entry_is_fuse(const struct slu_mount_entry *e);
 bool slu_mount_has_word(const char *opts, const char *word);
 /* user_id= of the mount: who runs its daemon. */
 uid_t slu_mount_entry_uid(const struct slu_mount_entry *e);
-/* Nobody serves it any more. Asks as the user who may; needs a process without threads. */
+/*
+ * Nobody serves it any more. Asks as the user who may, in a child: needs a process without threads.
+ * One whose daemon has not answered within SLU_CONTROL_CONNECT_SEC hangs, and is not dead.
+ */
 bool slu_mount_entry_is_dead(const struct slu_mount_entry *e);
 /* Absolute, without links; works for a dead mount point, too. NULL and errno. */
 char *slu_path_canonical(const char *path);
@@ -184,5 +196,7 @@ char *slu_user_name(uid_t uid);
 char *slu_control_path_of(uid_t uid, unsigned int major, unsigned int minor);
 struct slu_control_client *slu_control_connect_mount(const struct slu_mount_entry *e,
 						     GError **error);
+/* Hello, too: the error of a daemon that hangs says how its connection is ended by force. */
+struct slu_control_client *slu_control_ask_mount(const struct slu_mount_entry *e, GError **error);
 
 #endif

@@ -168,6 +168,34 @@ struct slu_control_client *slu_control_connect_mount(const struct slu_mount_entr
 	return c;
 }
 
+/* As the kernel writes it: its own encoding of the filesystem's device number. */
+static void hangs(const struct slu_mount_entry *e, GError **error)
+{
+	g_prefix_error(error, "%s: ", e->target);
+	if (g_error_matches(*error, SLU_CONTROL_ERROR, SLU_CONTROL_GONE)) {
+		g_autofree char *said = g_strdup((*error)->message);
+
+		g_clear_error(error);
+		g_set_error(error, SLU_CONTROL_ERROR, SLU_CONTROL_GONE,
+			    "%s; to end it by force, without what is not on disk yet: "
+			    "echo 1 >/sys/fs/fuse/connections/%u/abort",
+			    said, e->major << 20 | e->minor);
+	}
+}
+
+struct slu_control_client *slu_control_ask_mount(const struct slu_mount_entry *e, GError **error)
+{
+	struct slu_control_client *c = slu_control_connect_mount(e, error);
+	GError *why = NULL;
+
+	if (!c || slu_control_hello(c, &why))
+		return c;
+	slu_control_close(c);
+	hangs(e, &why);
+	g_propagate_error(error, why);
+	return NULL;
+}
+
 pid_t slu_control_peer(const struct slu_control_client *c)
 {
 	return c->pid;
@@ -250,6 +278,8 @@ static bool send_call(struct slu_control_client *c, const char *method, JsonObje
 
 		if (n < 0 && errno == EINTR)
 			continue;
+		if (n < 0 && (errno == EPIPE || errno == ECONNRESET))
+			return true; /* it may have said why before it went */
 		if (n <= 0)
 			return gone(c, error);
 		done += (size_t)n;
@@ -312,6 +342,29 @@ JsonObject *slu_control_call(struct slu_control_client *c, const char *method,
 		result = parameters_of(reply);
 	g_clear_pointer(&reply, json_object_unref);
 	return result;
+}
+
+bool slu_control_hello(struct slu_control_client *c, GError **error)
+{
+	JsonObject *reply;
+	GError *why = NULL;
+
+	slu_control_timeout(c, SLU_CONTROL_CONNECT_SEC * SLU_NS_PER_SEC);
+	reply = slu_control_call(c, SERVICE_INTERFACE ".GetInfo", NULL, &why);
+	slu_control_timeout(c, 0);
+	if (reply) {
+		json_object_unref(reply);
+		return true;
+	}
+	if (g_error_matches(why, SLU_CONTROL_ERROR, SLU_CONTROL_GONE)) {
+		g_clear_error(&why);
+		why = g_error_new(SLU_CONTROL_ERROR, SLU_CONTROL_GONE,
+				  "process %d, which serves it, does not answer: it hangs, is "
+				  "stopped, or has just ended",
+				  (int)c->pid);
+	}
+	g_propagate_error(error, why);
+	return false;
 }
 
 bool slu_control_stream(struct slu_control_client *c, const char *method, JsonObject *parameters,

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -217,37 +218,51 @@ static int stat_now(const char *path)
 	return statx(AT_FDCWD, path, AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &stx) ? errno : 0;
 }
 
-/* Root may not look into a user's mount; a child that has become that user may. */
+/* In a child. Root may not look into a user's mount; who has become that user may. */
 static int stat_as_owner(const struct slu_mount_entry *e)
 {
 	uid_t uid = slu_mount_entry_uid(e);
 	gid_t gid = slu_mount_entry_gid(e);
-	int status;
-	pid_t pid = fork();
+	int err = stat_now(e->target);
 
-	if (pid < 0)
+	if (err != EACCES || geteuid() != 0)
+		return err;
+	if (setgroups(0, NULL) || setresgid(gid, gid, gid) || setresuid(uid, uid, uid))
 		return EACCES;
-	if (!pid) {
-		if (setgroups(0, NULL) || setresgid(gid, gid, gid) || setresuid(uid, uid, uid))
-			_exit(EACCES);
-		_exit(stat_now(e->target) & 0xff);
+	return stat_now(e->target);
+}
+
+/* What the child exits with; ETIMEDOUT if it does not in time, after which it is left to itself. */
+static int wait_in_time(pid_t pid)
+{
+	uint64_t deadline = slu_clock_ns() + SLU_CONTROL_CONNECT_SEC * SLU_NS_PER_SEC;
+	int status;
+	pid_t got;
+
+	while (!(got = waitpid(pid, &status, WNOHANG)) || (got < 0 && errno == EINTR)) {
+		if (slu_clock_ns() >= deadline) {
+			/* Its request may have been taken by a daemon that hangs: it ends with that. */
+			kill(pid, SIGKILL);
+			return ETIMEDOUT;
+		}
+		slu_sleep_ns(SLU_NS_PER_MS);
 	}
-	while (waitpid(pid, &status, 0) < 0) {
-		if (errno != EINTR)
-			return EACCES;
-	}
-	return WIFEXITED(status) ? WEXITSTATUS(status) : EACCES;
+	return got == pid && WIFEXITED(status) ? WEXITSTATUS(status) : EACCES;
 }
 
 bool slu_mount_entry_is_dead(const struct slu_mount_entry *e)
 {
+	pid_t pid;
 	int err;
 
 	if (!slu_mount_entry_is_fuse(e))
 		return false;
-	err = stat_now(e->target);
-	if (err == EACCES && geteuid() == 0)
-		err = stat_as_owner(e);
+	pid = fork();
+	if (pid < 0)
+		return false;
+	if (!pid)
+		_exit(stat_as_owner(e) & 0xff);
+	err = wait_in_time(pid);
 	return err == ENOTCONN || err == ECONNABORTED;
 }
 

@@ -23,7 +23,8 @@ struct client {
 	struct slu_control *server;
 	struct slu_thread thread;
 	int fd;
-	_Atomic bool done; /* the thread can be joined without a wait */
+	_Atomic uint64_t silent_ns; /* since when it has had nothing to do; 0: it has */
+	_Atomic bool done;          /* the thread can be joined without a wait */
 };
 
 struct slu_control {
@@ -32,6 +33,7 @@ struct slu_control {
 	int fd;      /* listens */
 	int stop_fd; /* an eventfd, readable for ever once the server stops */
 	_Atomic bool stopping;
+	_Atomic unsigned int nstreams; /* calls with "more" that are being answered */
 	struct slu_thread thread;
 	struct client *clients; /* the thread's */
 	unsigned int nclients;
@@ -325,6 +327,21 @@ static void run_method(struct slu_control_call *call, const char *full)
 	service_fail(call, "MethodNotFound", "method", full);
 }
 
+/* A stream lasts for as long as its reader likes, so it takes a place of which there are fewer. */
+static void run_stream(struct slu_control_call *call, const char *full)
+{
+	struct slu_control *s = call->client->server;
+
+	if (atomic_fetch_add(&s->nstreams, 1) < SLU_CONTROL_MAX_STREAMS)
+		run_method(call, full);
+	else
+		slu_control_fail(call, "Failed",
+				 "%u clients follow something already (watch, top, scrub): end one "
+				 "of them",
+				 SLU_CONTROL_MAX_STREAMS);
+	atomic_fetch_sub(&s->nstreams, 1);
+}
+
 static bool is_set(JsonObject *o, const char *name)
 {
 	JsonNode *node = member(o, name, G_TYPE_BOOLEAN);
@@ -351,7 +368,10 @@ static bool serve_message(struct client *c, const char *message, struct wire_buf
 		call.more = is_set(call.request, "more");
 		call.oneway = is_set(call.request, "oneway");
 		count(&c->server->stats.calls, 1);
-		run_method(&call, json_node_get_string(method));
+		if (call.more)
+			run_stream(&call, json_node_get_string(method));
+		else
+			run_method(&call, json_node_get_string(method));
 		slu_assert(call.answered || slu_control_ended(&call));
 		json_object_unref(call.parameters);
 		ok = call.answered && !call.gone;
@@ -371,9 +391,11 @@ static bool wait_for_client(struct client *c)
 	};
 	int n;
 
+	atomic_store(&c->silent_ns, slu_clock_ns());
 	do {
 		n = poll(fds, G_N_ELEMENTS(fds), (int)(c->server->opts.idle_ns / SLU_NS_PER_MS));
 	} while (n < 0 && errno == EINTR);
+	atomic_store(&c->silent_ns, 0);
 	return n > 0 && !fds[0].revents;
 }
 
@@ -450,12 +472,57 @@ static void reap(struct slu_control *s, bool all)
 	}
 }
 
+/* Whoever has been silent longest goes, and is waited for: its thread has nothing else to do. */
+static void make_way(struct slu_control *s)
+{
+	uint64_t now = slu_clock_ns(), oldest = now - SLU_CONTROL_MAKE_WAY_SEC * SLU_NS_PER_SEC;
+	struct client *silent = NULL;
+
+	for (struct client *c = s->clients; c; c = c->next) {
+		uint64_t since = atomic_load(&c->silent_ns);
+
+		if (since && since <= oldest) {
+			silent = c;
+			oldest = since;
+		}
+	}
+	if (!silent)
+		return;
+	count(&s->stats.dropped, 1);
+	shutdown(silent->fd, SHUT_RDWR);
+	for (int i = 0; i < 100 && !atomic_load(&silent->done); i++)
+		slu_sleep_ns(SLU_NS_PER_MS);
+	reap(s, false);
+}
+
+/* Says why, as an answer to whatever the client has in mind. */
+static void refuse(struct slu_control *s, int fd)
+{
+	g_autofree char *message =
+		g_strdup_printf("%u clients are connected already: end one of them",
+				SLU_CONTROL_MAX_CLIENTS);
+	g_autofree char *name = g_strconcat(s->opts.interface->name, ".Failed", NULL);
+	JsonObject *reply = json_object_new();
+	g_autofree char *text = NULL;
+
+	json_object_set_string_member(reply, "error", name);
+	json_object_set_object_member(reply, "parameters", wire_one_string("message", message));
+	text = wire_text(reply);
+	json_object_unref(reply);
+	(void)!send(fd, text, strlen(text) + 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 static void admit(struct slu_control *s, int fd)
 {
+	bool may = may_speak(fd);
 	struct client *c;
 
-	if (s->nclients >= SLU_CONTROL_MAX_CLIENTS || !may_speak(fd)) {
+	if (may && s->nclients >= SLU_CONTROL_MAX_CLIENTS)
+		make_way(s);
+	if (!may || s->nclients >= SLU_CONTROL_MAX_CLIENTS) {
 		count(&s->stats.refused, 1);
+		if (may)
+			refuse(s, fd);
 		close(fd);
 		return;
 	}

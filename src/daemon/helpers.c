@@ -215,7 +215,7 @@ static bool remount_with(struct slu_control_client *c, const struct slu_mount_en
 static bool remount(const struct slu_mount_entry *e, const char *list, bool readonly,
 		    GError **error)
 {
-	struct slu_control_client *c = slu_control_connect_mount(e, error);
+	struct slu_control_client *c = slu_control_ask_mount(e, error);
 	bool ok = c && remount_with(c, e, list, readonly, error);
 
 	slu_control_close(c);

@@ -119,12 +119,18 @@ static struct slu_mount_entry *the_mount(const struct ctl *c)
 
 struct slu_control_client *ctl_connect_socket(const char *path, GError **error)
 {
+	struct slu_control_client *c;
 	struct stat st;
 	uid_t uid = geteuid();
 
 	if (uid == 0 && !stat(path, &st))
 		uid = st.st_uid;
-	return slu_control_connect(path, uid, error);
+	c = slu_control_connect(path, uid, error);
+	if (!c || slu_control_hello(c, error))
+		return c;
+	g_prefix_error(error, "%s: ", path);
+	slu_control_close(c);
+	return NULL;
 }
 
 struct slu_control_client *ctl_connect(const struct ctl *c)
@@ -139,7 +145,7 @@ struct slu_control_client *ctl_connect(const struct ctl *c)
 		e = the_mount(c);
 		if (!e)
 			return NULL;
-		client = slu_control_connect_mount(e, &error);
+		client = slu_control_ask_mount(e, &error);
 		slu_mount_entry_free(e);
 	}
 	if (!client)

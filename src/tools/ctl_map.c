@@ -220,7 +220,7 @@ static bool connect_to(struct ctl *c, const char *name, const struct stat *st)
 
 		if (e->major != major(st->st_dev) || e->minor != minor(st->st_dev))
 			continue;
-		c->client = slu_control_connect_mount(e, &error);
+		c->client = slu_control_ask_mount(e, &error);
 		if (!c->client)
 			slu_tool_error("%s", error->message);
 		return c->client != NULL;

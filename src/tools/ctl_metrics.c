@@ -143,7 +143,7 @@ static struct slu_control_client *connect_to(const struct metrics_target *t, GEr
 		return ctl_connect_socket(t->socket, error);
 	e = slu_mountinfo_by_target(t->mountpoint);
 	if (e && slu_mount_entry_is_ours(e))
-		client = slu_control_connect_mount(e, error);
+		client = slu_control_ask_mount(e, error);
 	else
 		g_set_error(error, SLU_CONTROL_ERROR, SLU_CONTROL_UNREACHABLE,
 			    "%s is not a mounted sluicefs volume", t->mountpoint);

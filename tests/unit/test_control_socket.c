@@ -631,11 +631,22 @@ static void there_is_a_limit_to_clients(void **state)
 	struct world *w = *state;
 	int fds[SLU_CONTROL_MAX_CLIENTS];
 	struct slu_control_client *c;
+	g_autoptr(GError) error = NULL;
 
 	for (unsigned int i = 0; i < SLU_CONTROL_MAX_CLIENTS; i++)
 		fds[i] = raw(w);
-	assert_dropped(raw(w));
+	c = client(w);
+	assert_false(slu_control_hello(c, &error));
+	assert_true(g_error_matches(error, SLU_CONTROL_ERROR, SLU_CONTROL_REFUSED));
+	assert_string_equal(error->message, "32 clients are connected already: end one of them");
+	slu_control_close(c);
 	assert_int_equal(atomic_load(&slu_control_stats(w->control)->refused), 1);
+	/* Who has been silent for a while makes way. */
+	slu_sleep_ns((SLU_CONTROL_MAKE_WAY_SEC * 1000 + 100) * SLU_NS_PER_MS);
+	c = client(w);
+	assert_true(slu_control_hello(c, NULL));
+	slu_control_close(c);
+	assert_int_equal(atomic_load(&slu_control_stats(w->control)->dropped), 1);
 	for (unsigned int i = 0; i < SLU_CONTROL_MAX_CLIENTS; i++)
 		close(fds[i]);
 	/* their threads end in their own time */
@@ -652,6 +663,55 @@ static void there_is_a_limit_to_clients(void **state)
 		slu_sleep_ns(SLU_NS_PER_MS);
 	}
 	slu_control_close(c);
+}
+
+static void streams_leave_room_for_calls(void **state)
+{
+	struct world *w = *state;
+	struct slu_control_client *streams[SLU_CONTROL_MAX_STREAMS], *c = client(w);
+	g_autoptr(GError) error = NULL;
+	int64_t last = 0;
+
+	for (unsigned int i = 0; i < SLU_CONTROL_MAX_STREAMS; i++) {
+		streams[i] = client(w);
+		assert_true(slu_control_begin(streams[i], "org.example.Test.Count", NULL, NULL));
+	}
+	wait_for_streams(w, SLU_CONTROL_MAX_STREAMS);
+	assert_false(
+		slu_control_stream(c, "org.example.Test.Count", NULL, until_ten, NULL, &error));
+	assert_non_null(strstr(error->message, "24 clients follow something already"));
+	assert_echo(c, "a call");
+	/* One that ends gives its place back. */
+	slu_control_close(streams[0]);
+	wait_for_streams(w, SLU_CONTROL_MAX_STREAMS - 1);
+	while (!slu_control_stream(c, "org.example.Test.Count", NULL, until_ten, &last, NULL))
+		slu_sleep_ns(SLU_NS_PER_MS);
+	slu_control_close(c);
+	for (unsigned int i = 1; i < SLU_CONTROL_MAX_STREAMS; i++)
+		slu_control_close(streams[i]);
+}
+
+/* It lets in whoever comes, as the kernel does for it. */
+static void a_daemon_that_does_not_answer_is_not_waited_for(void **state)
+{
+	g_autofree char *path = g_strdup_printf("/tmp/sluice-control-%d.mute", (int)getpid());
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct slu_control_client *c;
+	g_autoptr(GError) error = NULL;
+
+	(void)state;
+	g_strlcpy(addr.sun_path, path, sizeof(addr.sun_path));
+	assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	assert_int_equal(listen(fd, 8), 0);
+	c = slu_control_connect(path, geteuid(), NULL);
+	assert_non_null(c);
+	assert_false(slu_control_hello(c, &error));
+	assert_true(g_error_matches(error, SLU_CONTROL_ERROR, SLU_CONTROL_GONE));
+	assert_non_null(strstr(error->message, "does not answer"));
+	slu_control_close(c);
+	close(fd);
+	unlink(path);
 }
 
 static void the_socket_is_its_owners(void **state)
@@ -867,6 +927,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(silence_is_dropped_and_a_stream_is_not_silence,
 						setup_impatient, teardown),
 		served(there_is_a_limit_to_clients),
+		served(streams_leave_room_for_calls),
+		cmocka_unit_test(a_daemon_that_does_not_answer_is_not_waited_for),
 		served(the_socket_is_its_owners),
 		served(another_users_socket_is_refused),
 		cmocka_unit_test(nobody_there_is_one_line),

@@ -51,6 +51,21 @@ while [ $((SECONDS - start)) -lt "$seconds" ]; do
 	refused 8 "in use by .*$pid" timeout 10 fsck.sluicefs --wait 0 -n "$IMG"
 	sleep 0.1
 done
+# An administrator is told that it hangs, and what can be done; who lists volumes sees the others.
+sluicefs -o "$(options)" "$second" "$SLU_WORK/second"
+connection=$(sed -nE "s|^[0-9]+ [0-9]+ 0:([0-9]+) / $MNT .*|\1|p" /proc/self/mountinfo)
+asking=()
+(refused 1 "process $pid, which serves it, does not answer.*echo 1 >/sys/fs/fuse/connections/$connection/abort" \
+	timeout 20 sluicectl -m "$MNT" status) >"$SLU_WORK/asked.1" 2>&1 &
+asking+=($!)
+(timeout 20 sluicectl list) >"$SLU_WORK/listed" 2>&1 &
+asking+=($!)
+(timeout 20 sluicefs --cleanup "$MNT") >"$SLU_WORK/asked.2" 2>&1 &
+asking+=($!)
+for i in "${asking[@]}"; do wait "$i" || fail "asked about it: status $?: $(cat "$SLU_WORK"/asked.* "$SLU_WORK/listed")"; done
+grep -qE "^$MNT .*no answer" "$SLU_WORK/listed" && grep -qE "^$SLU_WORK/second .*writable" "$SLU_WORK/listed" ||
+	fail "list: $(cat "$SLU_WORK/listed")"
+sluicefs --unmount "$SLU_WORK/second"
 for i in "${waiting[@]}"; do
 	kill -0 "$i" 2>/dev/null || fail "somebody did not wait: $(jobs -l), $(cat "$SLU_WORK"/{df,ls,dd})"
 done
