@@ -344,10 +344,12 @@ struct slu_range {
 };
 
 struct slu_range_node;
+struct slu_range_slab;
 struct slu_range_pool {
 	/* For the free list. After every other leaf lock, so sets may live under one of those. */
 	struct slu_mutex lock;
 	struct slu_range_node *free;
+	struct slu_range_slab *slabs;
 	uint64_t nfree, ntotal, limit;
 	uint64_t random; /* priorities in the treaps */
 };

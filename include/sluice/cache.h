@@ -162,6 +162,7 @@ struct slu_handle {
 	uint64_t error_cursor;
 	uint32_t flags; /* open(2) flags */
 	uint32_t generation;
+	uint32_t next_free; /* the table's, under its lock */
 };
 /* A free entry; its number goes out as the FUSE file handle. -ENFILE when the table is full. */
 int slu_handle_new(struct slu_cache *cache, uint64_t ino, uint32_t flags, uint64_t *ret_fh);

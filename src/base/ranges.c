@@ -18,6 +18,12 @@ struct slu_range_node {
 	uint64_t priority; /* of a parent: not below its children's */
 };
 
+/* Nodes are allocated by the slab and live until the pool's end. */
+struct slu_range_slab {
+	struct slu_range_slab *next;
+	struct slu_range_node nodes[];
+};
+
 /* ------------------------------------------------------------------ pool */
 
 int slu_range_pool_init(struct slu_range_pool *p, uint64_t prefill, uint64_t limit)
@@ -34,13 +40,13 @@ int slu_range_pool_init(struct slu_range_pool *p, uint64_t prefill, uint64_t lim
 
 void slu_range_pool_fini(struct slu_range_pool *p)
 {
-	struct slu_range_node *node = p->free, *next;
+	struct slu_range_slab *slab;
 
 	/* Every set gave its nodes back. */
 	slu_assert(p->nfree == p->ntotal);
-	for (; node; node = next) {
-		next = node->right;
-		slu_free(node);
+	while ((slab = p->slabs)) {
+		p->slabs = slab->next;
+		slu_free(slab);
 	}
 	slu_mutex_fini(&p->lock);
 	p->free = NULL;
@@ -62,34 +68,38 @@ static void pool_put(struct slu_range_pool *p, struct slu_range_node *node)
 	p->nfree++;
 }
 
-#define POOL_STEP 256u /* nodes that are allocated between two looks at the pool */
+#define SLAB_NODES 256u /* at most */
+
+static void pool_add(struct slu_range_pool *p, struct slu_range_slab *slab, uint64_t n)
+{
+	slab->next = p->slabs;
+	p->slabs = slab;
+	while (n--)
+		pool_put(p, &slab->nodes[n]);
+}
 
 int slu_range_pool_fill(struct slu_range_pool *p, uint64_t n)
 {
-	struct slu_range_node *list = NULL, *node;
 	int err = 0;
 
 	slu_mutex_lock(&p->lock);
 	while (p->nfree < n && !err) {
-		uint64_t want = slu_min(n - p->nfree, (uint64_t)POOL_STEP), got = 0;
+		uint64_t want = slu_min(n - p->nfree, (uint64_t)SLAB_NODES);
+		struct slu_range_slab *slab = NULL;
 
 		if (p->limit)
 			want = slu_min(want, p->limit - p->ntotal);
 		/* Counted before the lock is dropped, so that two of us cannot pass the limit. */
 		p->ntotal += want;
 		slu_mutex_unlock(&p->lock);
-		while (got < want && (node = slu_alloc(sizeof(*node)))) {
-			node->right = list;
-			list = node;
-			got++;
-		}
+		if (want)
+			slab = slu_alloc(sizeof(*slab) + want * sizeof(slab->nodes[0]));
 		slu_mutex_lock(&p->lock);
-		if (!want || got < want)
+		if (slab) {
+			pool_add(p, slab, want);
+		} else {
+			p->ntotal -= want;
 			err = -ENOMEM;
-		p->ntotal -= want - got;
-		while ((node = list)) {
-			list = node->right;
-			pool_put(p, node);
 		}
 	}
 	slu_mutex_unlock(&p->lock);

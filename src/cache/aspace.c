@@ -64,9 +64,6 @@ int slu_cache_new(const struct slu_cache_opts *opts, struct slu_cache **ret)
 		err = hash_init(c);
 	if (!err)
 		err = frames_init(c);
-	c->handle_next = slu_calloc(HANDLE_MAX, sizeof(*c->handle_next));
-	if (!err && !c->handle_next)
-		err = -ENOMEM;
 	if (err) {
 		slu_cache_free(c);
 		return err;
@@ -86,7 +83,6 @@ void slu_cache_free(struct slu_cache *c)
 	frames_fini(c);
 	slu_free(c->buckets);
 	slu_free(c->owners);
-	slu_free(c->handle_next);
 	arena_free(&c->arena);
 	if (c->zeros)
 		munmap(c->zeros, SLU_ZERO_BYTES);

@@ -89,7 +89,6 @@ struct slu_cache {
 	_Atomic uint32_t hand; /* clock: the next descriptor to look at */
 
 	struct slu_mutex handles_lock;
-	uint32_t *handle_next;
 	uint32_t free_handle, fresh_handle;
 };
 

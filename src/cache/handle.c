@@ -25,7 +25,7 @@ int slu_handle_new(struct slu_cache *cache, uint64_t ino, uint32_t flags, uint64
 	slu_mutex_lock(&cache->handles_lock);
 	if (cache->free_handle != HANDLE_NONE) {
 		i = cache->free_handle;
-		cache->free_handle = cache->handle_next[i];
+		cache->free_handle = cache->arena.handles[i].next_free;
 	} else if (cache->fresh_handle < HANDLE_MAX) {
 		i = cache->fresh_handle++;
 	} else {
@@ -68,7 +68,7 @@ bool slu_handle_free(struct slu_cache *cache, uint64_t fh, uint64_t ino)
 	if (h) {
 		i = (uint32_t)(h - cache->arena.handles);
 		atomic_store_explicit(&h->ino, 0, memory_order_release);
-		cache->handle_next[i] = cache->free_handle;
+		h->next_free = cache->free_handle;
 		cache->free_handle = i;
 	}
 	slu_mutex_unlock(&cache->handles_lock);
