@@ -28,7 +28,7 @@ struct slu_fs_opts {
 	bool relatime;   /* atime moves where somebody could tell, or once a day */
 	bool noatime;    /* reading never moves it */
 	bool nodiratime; /* reading a directory never moves it */
-	/* bytes for pages and nodes together; 0: chosen from the machine's memory */
+	/* bytes for pages and nodes together, at least 2 MiB; 0: chosen from the memory there is */
 	size_t cache_size;
 	uint64_t commit_interval_ns;
 	unsigned int max_idle_inodes; /* kept in memory though nobody uses them; 0: 16,384 */

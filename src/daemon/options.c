@@ -16,6 +16,7 @@ G_DEFINE_QUARK(sluicefs - daemon - error, daemon_error)
 
 #define DEFAULT_WAIT_NS     (5 * SLU_NS_PER_SEC)
 #define MAX_COMMIT_SEC      3600u
+#define CACHE_SIZE_LEAST    (16u << 20) /* a write of the largest size is reserved whole in it */
 #define MAX_WAIT_SEC        86400.0
 #define MAX_WRITE_LEAST     4096u
 #define MAX_WRITE_MOST      (1u << 20)
@@ -100,8 +101,8 @@ static bool set_cache_size(struct daemon_opts *o, const char *value, GError **er
 
 	if (!parse_bytes("cache_size", value, &size, error))
 		return false;
-	if (size < (1u << 20) || size > SIZE_MAX / 2)
-		return complain(error, "cache_size=%s: at least 1M", value);
+	if (size < CACHE_SIZE_LEAST || size > SIZE_MAX / 2)
+		return complain(error, "cache_size=%s: at least 16M", value);
 	o->cache_size = size;
 	return true;
 }

@@ -6,8 +6,8 @@
 #include "fs_private.h"
 #include <unistd.h>
 
-#define CACHE_SIZE_LEAST        (16ull << 20)
-#define CACHE_SIZE_DEFAULT_MOST (512ull << 20)
+#define CACHE_SIZE_DEFAULT_LEAST (64ull << 20)
+#define CACHE_SIZE_DEFAULT_MOST  (512ull << 20)
 
 /* An eighth of the machine's memory, within reason. */
 static size_t default_cache_size(void)
@@ -16,7 +16,7 @@ static size_t default_cache_size(void)
 	uint64_t eighth = pages > 0 && page_size > 0 ? (uint64_t)pages * (uint64_t)page_size / 8
 						     : CACHE_SIZE_DEFAULT_MOST;
 
-	return slu_max(slu_min(eighth, CACHE_SIZE_DEFAULT_MOST), 4 * CACHE_SIZE_LEAST);
+	return slu_max(slu_min(eighth, CACHE_SIZE_DEFAULT_MOST), CACHE_SIZE_DEFAULT_LEAST);
 }
 
 /* Nodes get a fifth of it: they are small, and one that is missing costs a read of the disk. */
@@ -51,7 +51,6 @@ static int build(struct slu_fs *fs, const char **why)
 {
 	const struct slu_fs_opts *opts = &fs->p->opts;
 	size_t cache_size = opts->cache_size ? opts->cache_size : default_cache_size();
-	cache_size = slu_max(cache_size, CACHE_SIZE_LEAST);
 	struct slu_store_opts store_opts = {
 		.readonly = opts->readonly,
 		.node_cache_bytes = node_share(cache_size),

@@ -130,7 +130,7 @@ static bool look(struct sim_run *run, struct slu_simdisk *disk, size_t record,
 		 struct sim_text *complaint)
 {
 	struct slu_blockio_opts open = {.engine = "sim", .sim = disk};
-	struct slu_fs_opts opts = {.cache_size = 16u << 20};
+	struct slu_fs_opts opts = {.cache_size = 4u << 20};
 	struct slu_blockio *bio;
 	struct slu_fs *fs;
 	const char *why = NULL;

@@ -141,7 +141,7 @@ static void nonsense_is_refused_with_one_line(void **state)
 	parse_bad("sluicefs a b -o commit=1e9", "commit=1e9");
 	parse_bad("sluicefs a b -o commit=99999", "commit=99999");
 	parse_bad("sluicefs a b -o cache_size=lots", "cache_size=lots is not a size");
-	parse_bad("sluicefs a b -o cache_size=1K", "at least 1M");
+	parse_bad("sluicefs a b -o cache_size=1K", "at least 16M");
 	parse_bad("sluicefs a b -o cache_size=99999999E", "too large");
 	parse_bad("sluicefs a b -o io=magic", "io=magic");
 	parse_bad("sluicefs a b -o errors=ignore", "errors=ignore");

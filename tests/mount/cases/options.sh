@@ -28,7 +28,7 @@ expect_eq "noatime" "" "$(moved noatime)"
 expect_eq "noatime,nodiratime" "" "$(moved noatime,nodiratime)"
 expect_eq "strictatime" directory,file "$(moved strictatime)"
 
-mount_volume noexec,nodiratime,sync,commit=1,cache_size=2M,max_write=64K,errors=remount-ro,fsname=name
+mount_volume noexec,nodiratime,sync,commit=1,cache_size=16M,max_write=64K,errors=remount-ro,fsname=name
 expect_eq "source" name "$(findmnt -n -o SOURCE "$MNT")"
 findmnt -n -o OPTIONS "$MNT" | grep -q noexec || fail "noexec was lost: $(findmnt -n -o OPTIONS "$MNT")"
 echo y >"$MNT/dir/file"
