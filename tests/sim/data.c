@@ -22,50 +22,105 @@ void sim_pattern(uint8_t *buf, size_t len, uint64_t seed)
 
 /* ------------------------------------------------------------------ data */
 
-/* Each fault in reading is good for SIM_READ_FAULTS errors at most. */
-static int read_at_last(struct sim_run *run, uint64_t ino, uint8_t *data, uint64_t *ret_size)
+/*
+ * What is there after an operation that has failed, into t->left. Each fault in reading is good for
+ * SIM_READ_FAULTS errors at most. False: nothing can be said, since the other thread has deleted it.
+ */
+static bool read_left(struct sim_task *t, const struct sim_file *f, uint64_t *ret_size)
 {
+	struct sim_run *run = t->run;
 	int err = -EIO;
 
 	sim_let_read(run, true);
 	for (unsigned int i = 0; i <= SIM_READ_FAULTS && err == -EIO; i++)
-		err = sim_read_file(run->fs, ino, data, SIM_MAX_SIZE, ret_size);
+		err = sim_read_file(run->fs, f->ino, t->left, sizeof(t->left), ret_size);
 	sim_let_read(run, false);
-	return err;
+	if (err && !(run->w->threads && (err == -ENOENT || err == -ESTALE)))
+		sim_text_add(&run->complaint, "inode %lu cannot be read: %s\n", f->ino,
+			     strerror(-err));
+	return !err;
 }
 
-/* Of a file that two threads write, pages of the other one may be changing. */
-static void take_pages(struct sim_model *m, struct sim_file *f, uint64_t size, const uint8_t *data)
+static bool size_left(struct sim_task *t, const struct sim_file *f, uint64_t size, uint64_t other)
 {
-	for (uint64_t pos = 0; pos < size; pos += SLU_BLOCK_SIZE) {
-		const struct sim_file *whole = sim_model_file(m, f->ino);
+	uint64_t old = sim_file_now(f)->size;
 
-		if (sim_file_of_page(whole, pos / SLU_BLOCK_SIZE) == f)
-			sim_model_write(m, f, pos, slu_min(size - pos, SLU_BLOCK_SIZE), data + pos);
+	if (size == old || size == other)
+		return true;
+	sim_text_add(&t->run->complaint,
+		     "inode %lu: what failed left a size of %lu, which was %lu and would have been "
+		     "%lu\n",
+		     f->ino, size, old, other);
+	return false;
+}
+
+/* The first byte from pos on that is not as it was, or end. */
+static uint64_t first_changed(const struct sim_task *t, const struct sim_file *f, uint64_t pos,
+			      uint64_t end)
+{
+	const struct sim_file *whole = sim_model_file(&t->run->model, f->ino);
+
+	for (; pos < end; pos++) {
+		uint64_t pgidx = pos / SLU_BLOCK_SIZE;
+		const uint8_t *page = sim_file_now(f)->page[pgidx];
+
+		/* Pages of the other thread may be changing. */
+		if (sim_file_of_page(whole, pgidx) == f &&
+		    t->left[pos] != (page ? page[pos % SLU_BLOCK_SIZE] : 0))
+			break;
 	}
+	return slu_min(pos, end);
+}
+
+static bool bytes_left(struct sim_task *t, const struct sim_file *f, uint64_t pos, uint64_t end)
+{
+	uint64_t at = first_changed(t, f, pos, end);
+	const uint8_t *page;
+
+	if (at == end)
+		return true;
+	page = sim_file_now(f)->page[at / SLU_BLOCK_SIZE];
+	sim_text_add(&t->run->complaint,
+		     "inode %lu: what failed left byte %lu as %#x instead of %#x\n", f->ino, at,
+		     t->left[at], page ? page[at % SLU_BLOCK_SIZE] : 0);
+	return false;
+}
+
+/* What has failed, or its rest, has changed nothing: the file is as the model has it. */
+static void expect_unchanged(struct sim_task *t, const struct sim_file *f)
+{
+	uint64_t size;
+
+	if (read_left(t, f, &size) && size_left(t, f, size, sim_file_now(f)->size))
+		bytes_left(t, f, 0, size);
 }
 
 /*
- * What has failed may have been done in part; how far is asked, since it is what is there now that
- * matters from here on. `resized`: the operation would have set the size in a batch, where others
- * let it follow the data.
+ * A truncate or fallocate that has failed may have set the size, or made zeros of what is in some
+ * pages of [pos, end). How far it got is asked, since it is what is there now that matters from here
+ * on.
  */
-static void learn(struct sim_task *t, struct sim_file *f, bool resized)
+static void learn(struct sim_task *t, struct sim_file *f, uint64_t pos, uint64_t end,
+		  uint64_t wanted)
 {
-	struct sim_run *run = t->run;
-	uint64_t size;
-	int err = read_at_last(run, f->ino, t->data, &size);
+	static const uint8_t zeros[SLU_BLOCK_SIZE];
+	struct sim_model *m = &t->run->model;
+	uint64_t old = sim_file_now(f)->size, size, to;
 
-	if (run->w->threads && (err == -ENOENT || err == -ESTALE))
-		return; /* the other thread has deleted it */
-	if (err) {
-		sim_text_add(&run->complaint, "inode %lu cannot be read: %s\n", f->ino,
-			     strerror(-err));
+	if (!read_left(t, f, &size) || !size_left(t, f, size, wanted) ||
+	    !bytes_left(t, f, 0, slu_min(pos, size)) || !bytes_left(t, f, end, size))
 		return;
+	for (end = slu_min(end, size); pos < end; pos = to) {
+		to = slu_min(slu_round_down(pos, SLU_BLOCK_SIZE) + SLU_BLOCK_SIZE, end);
+		if (memcmp(t->left + pos, zeros, to - pos) != 0) {
+			if (!bytes_left(t, f, pos, to))
+				return;
+		} else if (pos < old) {
+			sim_model_write(m, f, pos, slu_min(to, old) - pos, NULL);
+		}
 	}
-	if (resized && size != sim_file_now(f)->size)
-		sim_model_resize(&run->model, f, size);
-	take_pages(&run->model, f, size, t->data);
+	if (size != old)
+		sim_model_resize(m, f, size);
 }
 
 static void write_out(struct sim_run *run, uint64_t ino, uint64_t pos, uint64_t end)
@@ -110,23 +165,31 @@ void sim_write_bytes(struct sim_task *t, struct sim_file *f, const struct sim_op
 			   false, &res);
 	if (res.done)
 		sim_model_write(&run->model, f, pos, res.done, t->data);
-	else
-		learn(t, f, false);
+	if (err || res.done < len)
+		expect_unchanged(t, f);
+	if (res.done && res.done < len && flags & (SLU_WRITE_KERNEL_CACHE | SLU_WRITE_WHOLE))
+		sim_text_add(&run->complaint, "inode %lu: %lu bytes of a write of %lu at %lu\n",
+			     f->ino, res.done, len, pos);
 	if (!err && run->w->sync)
 		promise(t, f, last);
 }
 
-static int send_piece(struct sim_task *t, uint64_t ino, uint64_t pos, uint64_t end, uint8_t *data)
+/* 0 or -errno; *ret_done: it has arrived all the same, and may not be durable with -o sync. */
+static int send_piece(struct sim_task *t, uint64_t ino, uint64_t pos, uint64_t end, uint8_t *data,
+		      bool *ret_done)
 {
 	const unsigned int flags =
 		SLU_WRITE_KERNEL_CACHE | SLU_WRITE_KEEP_TIMES | SLU_WRITE_UNORDERED;
 	struct iovec iov = {.iov_base = data, .iov_len = end - pos};
 	struct slu_source_buffer src;
 	struct slu_write_result res;
+	int err;
 
 	slu_source_buffer_init(&src, &iov, 1);
-	return slu_fs_write(t->run->fs, &t->ctx, ino, UINT64_MAX, &src.source, pos, end - pos,
-			    flags, false, &res);
+	err = slu_fs_write(t->run->fs, &t->ctx, ino, UINT64_MAX, &src.source, pos, end - pos, flags,
+			   false, &res);
+	*ret_done = res.done == end - pos;
+	return err;
 }
 
 static void say_sent(struct sim_task *t)
@@ -140,6 +203,26 @@ static void say_sent(struct sim_task *t)
 	slu_mutex_unlock(&run->turn_lock);
 }
 
+/* Of an append that has failed those pages are there that have arrived, with zeros in between. */
+static void sent_in_part(struct sim_task *t, struct sim_file *f, const bool *arrived, uint64_t end)
+{
+	uint64_t size = sim_file_now(f)->size, first = size / SLU_BLOCK_SIZE, last = size;
+
+	for (uint64_t pos = size; pos < end;) {
+		uint64_t i = pos / SLU_BLOCK_SIZE;
+		uint64_t to = slu_min((i + 1) * SLU_BLOCK_SIZE, end);
+
+		if (arrived[i - first])
+			last = to;
+		else
+			memset(t->data + (pos - size), 0, to - pos);
+		pos = to;
+	}
+	if (last > size)
+		sim_model_write(&t->run->model, f, size, last - size, t->data);
+	expect_unchanged(t, f);
+}
+
 /*
  * The pages of an append in an order that `arg` chooses. In between, what is there is written out
  * and committed.
@@ -150,7 +233,7 @@ static void op_send(struct sim_task *t, const struct sim_op *op, struct sim_file
 	uint64_t size = sim_file_now(f)->size, end = size + op->len;
 	uint64_t first = size / SLU_BLOCK_SIZE, n = slu_bytes_to_blocks(end) - first;
 	uint32_t order = op->arg | 1;
-	bool sent[SIM_PAGES] = {false};
+	bool sent[SIM_PAGES] = {false}, arrived[SIM_PAGES] = {false};
 	int err = 0;
 
 	if (!op->len || end > SIM_MAX_SIZE || run->tasks[!t->thread].syncing == f->ino)
@@ -166,7 +249,7 @@ static void op_send(struct sim_task *t, const struct sim_op *op, struct sim_file
 			continue;
 		sent[at] = true;
 		left--;
-		err = send_piece(t, f->ino, from, to, t->data + (from - size));
+		err = send_piece(t, f->ino, from, to, t->data + (from - size), &arrived[at]);
 		if (!err && order >> 30) {
 			write_out(run, f->ino, 0, SIM_MAX_SIZE);
 			slu_store_commit(run->fs->store, slu_store_txid(run->fs->store), true);
@@ -174,7 +257,7 @@ static void op_send(struct sim_task *t, const struct sim_op *op, struct sim_file
 	}
 	say_sent(t);
 	if (err)
-		learn(t, f, false);
+		sent_in_part(t, f, arrived, end);
 	else
 		sim_model_write(&run->model, f, size, op->len, t->data);
 }
@@ -232,7 +315,7 @@ static void op_truncate(struct sim_task *t, const struct sim_op *op, struct sim_
 	struct slu_attr attr;
 
 	if (slu_fs_truncate(run->fs, &t->ctx, f->ino, size, false, &attr))
-		learn(t, f, true);
+		learn(t, f, 0, 0, size);
 	else
 		sim_model_resize(&run->model, f, size);
 }
@@ -248,18 +331,22 @@ static void op_fallocate(struct sim_task *t, const struct sim_op *op, struct sim
 	};
 	struct sim_run *run = t->run;
 	int mode = modes[op->kind];
+	bool clears = mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE);
 	uint64_t len = slu_max(op->len, 1u), end = op->pos + len;
+	uint64_t size = sim_file_now(f)->size;
 
 	if (end > SIM_MAX_SIZE)
 		return;
+	if (!(mode & FALLOC_FL_KEEP_SIZE))
+		size = slu_max(size, end);
 	if (slu_fs_fallocate(run->fs, &t->ctx, f->ino, mode, op->pos, len)) {
-		learn(t, f, true);
+		learn(t, f, clears ? op->pos : end, end, size);
 		return;
 	}
-	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+	if (clears)
 		sim_model_clear(&run->model, f, op->pos, len, op->kind == SIM_PUNCH);
-	if (!(mode & FALLOC_FL_KEEP_SIZE) && end > sim_file_now(f)->size)
-		sim_model_resize(&run->model, f, end);
+	if (size > sim_file_now(f)->size)
+		sim_model_resize(&run->model, f, size);
 }
 
 static void op_fsync(struct sim_task *t, const struct sim_op *op, uint64_t ino)

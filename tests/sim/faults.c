@@ -4,8 +4,9 @@
  *
  * The model knows nothing of them. An operation that returned an error has promised nothing, one
  * that returned 0 has promised what it always promises, and what was promised before holds: a fault
- * takes back nothing and excuses nothing but errors. What may be lost by an operation that failed in
- * part is asked of the volume (learn, in data.c), which has to answer as long as it is mounted.
+ * takes back nothing and excuses nothing but errors. What an operation that failed has left is asked of
+ * the volume (learn, in data.c), which has to answer as long as it is mounted, and has left nothing
+ * that the operation may not leave.
  *
  * Silent faults are not made: the volume has no checksums of data, and promises nothing there.
  */

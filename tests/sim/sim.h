@@ -360,6 +360,7 @@ struct sim_run {
 		uint64_t sending, syncing;  /* the inode that the kernel would hold locked for it */
 		unsigned int nsent;         /* appends sent; turn_lock */
 		uint8_t data[SIM_MAX_SIZE]; /* of the operation under way */
+		uint8_t left[SIM_MAX_SIZE + 1]; /* what it has left if it failed; one more shows */
 	} tasks[SIM_NTHREADS];
 };
 
