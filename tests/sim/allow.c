@@ -4,11 +4,14 @@
  *
  * There is one tree and it is committed in order, so what is found must be the names and layouts
  * as they were after some operation j of each thread, in an order in which they may have happened:
- * at least the last one promised, at most the last one begun. Data gets to blocks in its own order: a byte may have any value that it had since it was last
- * promised, but none from before an operation up to j that took its place away, and none from
- * after a later one. The size lies between what it was and what writes made of it.
+ * at least the last one promised, at most the last one begun. Data gets to blocks in its own order:
+ * a sector may have any content that it had since it was last promised, but none from before an
+ * operation up to j that took its place away, and none from after a later one. The size lies between
+ * what it was and what writes made of it.
  */
 #include "sim.h"
+
+#define SECTOR 512u
 
 struct limits {
 	const struct sim_model *m;
@@ -159,21 +162,64 @@ static void explain(const struct limits *l, const struct sim_file *f, const stru
 	sim_text_add(l->complaint, "\n");
 }
 
+/* Where an event begins or ends next after pos; end: none before it does. */
+static uint64_t next_edge(const struct sim_file *f, uint64_t pos, uint64_t end)
+{
+	for (unsigned int i = 0; i < f->nevents; i++) {
+		const struct sim_event *e = &f->events[i];
+
+		if (e->from > pos)
+			end = slu_min(end, e->from);
+		if (e->end > pos)
+			end = slu_min(end, e->end);
+	}
+	return end;
+}
+
+static void explain_part(const struct limits *l, const struct sim_file *f, const struct span *s,
+			 uint64_t pos, uint64_t end, const uint8_t *data)
+{
+	for (uint64_t at = pos; at < end; at++) {
+		if (some_version_has(f, s, at, at + 1, data + (at - pos)))
+			continue;
+		explain(l, f, s, at, data[at - pos]);
+		return;
+	}
+	sim_text_add(
+		l->complaint,
+		"inode %lu: bytes %lu to %lu are of several of operations %u to %u, with names "
+		"as of %u\n",
+		f->ino, pos, end, s->first, s->last, l->j.n[f->owner]);
+}
+
+/*
+ * Each sector is the page's as it was in memory at some time, and so all of one version; where an
+ * event begins or ends in it, each part of it.
+ */
+static bool sectors_allowed(const struct limits *l, const struct sim_file *f, unsigned int since,
+			    uint64_t pos, uint64_t end, const uint8_t *data)
+{
+	struct span s;
+
+	for (uint64_t at = pos, to; at < end; at = to) {
+		to = slu_min(slu_round_down(at, SECTOR) + SECTOR, end);
+		to = next_edge(f, at, to);
+		slu_assert(span_of(l, f, since, at, to, &s));
+		if (some_version_has(f, &s, at, to, data + (at - pos)))
+			continue;
+		explain_part(l, f, &s, at, to, data + (at - pos));
+		return false;
+	}
+	return true;
+}
+
 static bool page_allowed(const struct limits *l, const struct sim_file *f, unsigned int since,
 			 uint64_t pos, uint64_t end, const uint8_t *data)
 {
 	struct span s;
 
-	if (span_of(l, f, since, pos, end, &s) && some_version_has(f, &s, pos, end, data))
-		return true;
-	for (uint64_t at = pos; at < end; at++) {
-		slu_assert(span_of(l, f, since, at, at + 1, &s));
-		if (some_version_has(f, &s, at, at + 1, data + (at - pos)))
-			continue;
-		explain(l, f, &s, at, data[at - pos]);
-		return false;
-	}
-	return true;
+	return (span_of(l, f, since, pos, end, &s) && some_version_has(f, &s, pos, end, data)) ||
+	       sectors_allowed(l, f, since, pos, end, data);
 }
 
 static bool file_allowed(const struct limits *l, const struct sim_found *found)
