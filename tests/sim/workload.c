@@ -281,7 +281,8 @@ static void add_threads(struct sim_workload *w, struct rng *r)
 				op[-1].kind = SIM_SYNC;
 			*op = op[-1];
 			op->thread = !op->thread;
-			op->arg = (uint32_t)below(r, 1u << 31);
+			if (op->kind != SIM_GROW) /* other bytes, not terabytes of blocks */
+				op->arg = (uint32_t)below(r, 1u << 31);
 		} else if (i && op->kind == SIM_SEND) {
 			/* begun after what the sync has flushed, and not sent before it ends */
 			op[-1].kind = SIM_SYNC;
