@@ -11,7 +11,7 @@
 struct options {
 	uint64_t cuts, seed, one;
 	double minutes;
-	bool exhaustive, only_one;
+	bool exhaustive, only_one, pinned;
 	unsigned int triples;
 	enum sim_with with;
 	unsigned int part, nparts;
@@ -50,7 +50,7 @@ static void usage(FILE *to)
 	      "  --with WHAT      all random workloads with faults of the disk (faults), with two\n"
 	      "                   threads (threads), with both or with nothing; else their seeds\n"
 	      "                   say so: every fourth has faults, every fourth two threads\n"
-	      "  --part I/N       the I-th of N parts of all this, from 0\n"
+	      "  --part I/N       the I-th of N parts of all this, from 0, on one processor\n"
 	      "  --mutant N       with one of the mistakes that are built in (SLU_MUTANTS)\n",
 	      to);
 }
@@ -424,6 +424,7 @@ static bool parse(int argc, char **argv)
 			if (sscanf(optarg, "%u/%u", &sim.opts.part, &sim.opts.nparts) != 2 ||
 			    sim.opts.part >= sim.opts.nparts)
 				return false;
+			sim.opts.pinned = true;
 			break;
 		case 'M':
 			if (!choose_mutant(strtoul(optarg, NULL, 0)))
@@ -448,7 +449,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	signal(SIGABRT, aborted);
-	if (sim.opts.nparts > 1)
+	if (sim.opts.pinned)
 		pin();
 	sim.tty = isatty(STDERR_FILENO);
 	sim.begin_ns = cpu_ns();
