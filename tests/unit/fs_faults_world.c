@@ -6,7 +6,7 @@ struct world *the_world;
 
 /* ------------------------------------------------------------------ a mount */
 
-static struct slu_blockio *open_disk(struct world *w, bool readonly)
+struct slu_blockio *world_open_disk(struct world *w, bool readonly)
 {
 	struct slu_blockio_opts opts = {.engine = "sim", .sim = w->disk, .readonly = readonly};
 	struct slu_blockio *bio;
@@ -30,7 +30,7 @@ static void on_event(void *ctx, const struct slu_event *ev)
 int world_mount(struct world *w)
 {
 	struct slu_fs_opts opts = {.cache_size = 16 << 20, .events = {on_event, w}};
-	struct slu_blockio *bio = open_disk(w, false);
+	struct slu_blockio *bio = world_open_disk(w, false);
 	const char *why = NULL;
 	int err;
 
@@ -54,7 +54,7 @@ void world_check(struct world *w)
 {
 	struct slu_check_opts opts = {.problem = on_problem};
 	struct slu_check_result result;
-	struct slu_blockio *bio = open_disk(w, true);
+	struct slu_blockio *bio = world_open_disk(w, true);
 	const char *why;
 
 	must(slu_check(bio, &opts, &result, &why) == 0);
@@ -285,7 +285,7 @@ void world_begin(struct world *w)
 		w->files[i].nversions = 1;
 	w->disk = slu_simdisk_new(NBLOCKS, 1);
 	slu_simdisk_inline(w->disk, true);
-	bio = open_disk(w, false);
+	bio = world_open_disk(w, false);
 	must(slu_fs_format(bio, NBLOCKS, "test", 0, 0) == 0);
 	slu_blockio_close(bio);
 	must(world_mount(w) == 0);

@@ -73,6 +73,7 @@ void world_begin(struct world *w);
 /* The mount goes, in one way or the other, and with it whatever goes wrong. */
 void world_end(struct world *w);
 int world_mount(struct world *w);
+struct slu_blockio *world_open_disk(struct world *w, bool readonly);
 /* Keeps an operation's error in mind; the error. */
 int world_note(struct world *w, int err);
 void world_workload(struct world *w);
