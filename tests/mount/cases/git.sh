@@ -1,4 +1,4 @@
-# sets: user engine short cache
+# sets: user cache
 # limit: 300
 # git init, add, commit, gc and fsck, with a remount in between.
 make_volume 2G

@@ -1,4 +1,4 @@
-# sets: engine cache
+# sets: cache
 # limit: 600
 # Real programs on a real tree of 20,000 files; everything compared after a remount.
 make_volume 4G

@@ -1,4 +1,4 @@
-# sets: cache
+# sets: engine short cache
 # limit: 300
 # Many processes at once, doing everything to names and files; then everything must still hold.
 make_volume 2G
