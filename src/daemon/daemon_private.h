@@ -92,7 +92,7 @@ void options_init(struct daemon_opts *o);
 void options_fini(struct daemon_opts *o);
 /* False: error has one line. o must be given to options_fini in any case. */
 bool options_parse(struct daemon_opts *o, int argc, char **argv, GError **error);
-/* One list, as after -o. sloppy: unknown words are passed over. */
+/* One list, as after -o; blanks around its commas do not count. sloppy: unknown words are passed over. */
 bool options_parse_list(struct daemon_opts *o, const char *list, bool sloppy, GError **error);
 /* Whether a remount with `want` changes something that cannot be changed; names it. */
 bool options_same(const struct daemon_opts *have, const struct daemon_opts *want, GError **error);

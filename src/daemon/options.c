@@ -341,19 +341,28 @@ static bool parse_item(struct daemon_opts *o, const char *item, bool sloppy, GEr
 bool options_parse_list(struct daemon_opts *o, const char *list, bool sloppy, GError **error)
 {
 	g_autoptr(GString) item = g_string_new(NULL);
+	gsize len = 0; /* of the item, without the blanks at its end */
 
 	for (const char *p = list;; p++) {
-		if (*p == '\\' && p[1]) { /* fuse's way to have a comma in a value */
+		/* fuse's way to have a comma in a value, or a blank at its end */
+		if (*p == '\\' && p[1]) {
 			g_string_append_c(item, *++p);
+			len = item->len;
 			continue;
 		}
 		if (*p && *p != ',') {
-			g_string_append_c(item, *p);
+			if (!g_ascii_isspace(*p)) {
+				g_string_append_c(item, *p);
+				len = item->len;
+			} else if (item->len) {
+				g_string_append_c(item, *p);
+			}
 			continue;
 		}
-		if (item->len && !parse_item(o, item->str, sloppy, error))
+		g_string_truncate(item, len);
+		if (len && !parse_item(o, item->str, sloppy, error))
 			return false;
-		g_string_truncate(item, 0);
+		g_string_truncate(item, len = 0);
 		if (!*p)
 			return true;
 	}

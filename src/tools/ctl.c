@@ -3,6 +3,7 @@
  * sluicectl: asks the daemon of a mounted volume through its control socket.
  */
 #include "ctl_private.h"
+#include "sluice/config.h"
 #include <string.h>
 #include <sys/stat.h>
 
@@ -96,14 +97,16 @@ static struct slu_mount_entry *only_mount(void)
 /* Where a file as in sluicefs.conf(5) has the volume mounted. */
 static char *configured_mountpoint(const char *file)
 {
-	g_autoptr(GKeyFile) keys = g_key_file_new();
 	g_autoptr(GError) error = NULL;
-	char *mountpoint = NULL;
+	struct slu_config *config = slu_config_load(file, &error);
+	char *mountpoint;
 
-	if (g_key_file_load_from_file(keys, file, G_KEY_FILE_NONE, &error))
-		mountpoint = g_key_file_get_string(keys, "Volume", "MountPoint", &error);
-	if (!mountpoint)
-		slu_tool_error("%s: %s", file, error->message);
+	if (!config) {
+		slu_tool_error("%s", error->message);
+		return NULL;
+	}
+	mountpoint = g_steal_pointer(&config->mountpoint);
+	slu_config_free(config);
 	return mountpoint;
 }
 

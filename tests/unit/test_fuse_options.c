@@ -207,6 +207,22 @@ static void remount_is_an_action_of_its_own(void **state)
 	options_fini(&o);
 }
 
+static void blanks_around_commas_do_not_count(void **state)
+{
+	g_autoptr(GError) error = NULL;
+	struct daemon_opts o;
+
+	options_init(&o);
+	assert_true(options_parse_list(&o, " ro , noexec,\tcommit=7 ,, fsname=a b\\, c\\ , ", false,
+				       NULL));
+	assert_true(o.readonly && o.noexec);
+	assert_int_equal(o.commit_ns, 7 * SLU_NS_PER_SEC);
+	assert_string_equal(o.fsname, "a b, c "); /* what is escaped does */
+	assert_false(options_parse_list(&o, "commit= 7", false, &error));
+	assert_non_null(strstr(error->message, "commit= 7"));
+	options_fini(&o);
+}
+
 static bool remount_allowed(const char *have_list, const char *want_list, const char *names)
 {
 	g_autoptr(GError) error = NULL;
@@ -286,6 +302,7 @@ int main(void)
 		cmocka_unit_test(unmount_takes_one_mount_point),
 		cmocka_unit_test(mount_helper_reads_its_letters_otherwise),
 		cmocka_unit_test(remount_is_an_action_of_its_own),
+		cmocka_unit_test(blanks_around_commas_do_not_count),
 		cmocka_unit_test(remount_may_change_the_mode_only),
 		cmocka_unit_test(kernel_flags_follow_the_words),
 		cmocka_unit_test(help_fits_one_screen),

@@ -69,7 +69,7 @@ refused 2 'usage: sluicectl map FILE' sluicectl map --inode 5 "$MNT/file"
 refused 2 'Unknown option --inode' sluicectl --inode 5 status
 refused 2 'not the number of an inode' sluicectl -m "$MNT" map --inode x
 refused 1 'No such file' sluicectl map "$MNT/nothing"
-printf '[Volume]\nMountPoint=%s\n' "$SLU_WORK/nowhere" >"$SLU_WORK/conf"
+printf '[Volume]\nImage=%s\nMountPoint=%s\n' "$IMG" "$SLU_WORK/nowhere" >"$SLU_WORK/conf"
 refused 1 'nowhere: No such file' sluicectl -c "$SLU_WORK/conf" map "$MNT/file"
 refused 1 'is not a regular file' sluicectl map "$MNT"
 refused 1 'is not on a mounted sluicefs volume' sluicectl map "$SLU_WORK/data"

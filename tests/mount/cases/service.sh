@@ -5,12 +5,17 @@ is_root || export XDG_RUNTIME_DIR=$SLU_WORK/run
 mkdir -p "$SLU_WORK/run"
 make_volume 256M
 conf=$SLU_WORK/volume.conf
+blank=' '
 cat >"$conf" <<END
 # a comment
 [Volume]
-Image=$IMG
-MountPoint=$MNT
-Options=$(options commit=1)
+Image = $IMG
+MountPoint=$MNT$blank
+Options=ro
+Options=
+Options=$(options) ,\\
+	commit=1
+Options=noexec, noatime
 END
 
 # begin [VARIABLE=VALUE...]: as the unit starts it
@@ -25,6 +30,7 @@ begin() {
 	# Ready means that it can be used.
 	stat "$MNT" >/dev/null
 	mountpoint -q "$MNT" || fail "ready and not mounted"
+	expect_match "the mount's options" '^rw,.*noexec.*noatime' "$(findmnt -n -o OPTIONS "$MNT")"
 }
 
 end() {
@@ -66,7 +72,8 @@ cmp "$SLU_WORK/data" "$MNT/data"
 expect_eq "the file" kept "$(cat "$MNT/file")"
 wait_for 10 grep -q '^STATUS=' "$SLU_WORK/told"
 expect_eq "signs of life that nobody wants" 0 "$(lives)"
-# Alive: cleaning up does nothing.
+# Alive: cleaning up does nothing. sluicectl reads the same file.
+expect_match "status by configuration" "mounted on +$MNT" "$(sluicectl -c "$conf" status)"
 sluicefs --cleanup --config="$conf"
 mountpoint -q "$MNT" || fail "cleanup unmounted a living mount"
 kill -KILL "$daemon"
@@ -93,6 +100,10 @@ printf '[Volume]\nImage=/x\nMountPiont=/y\n' | wrong :3 'MountPiont= is not know
 printf '[Volume]\nImage=/x\n' | wrong '' 'MountPoint= is missing'
 printf '[Volume]\nImage=x\nMountPoint=/y\n' | wrong :2 'an absolute path is expected'
 printf '[Volume]\nImage=/x\nMountPoint=/y\n\nOptions=ro,colour=red\n' | wrong :5 'unknown option colour'
+printf '[Volume]\nImage=/x\nMountPoint=/y\nOptions=ro\nOptions=sync, colour=red\n' | wrong :5 'unknown option colour'
+printf '[Volume]\nImage=/x\nMountPoint=/y\nImage=/z\n' | wrong :4 'Image= is there already, in line 2: one is expected'
+refused 1 'bad.conf:4: Image= is there already' sluicectl -c "$SLU_WORK/bad.conf" status
+printf '[Volume]\nImage=/x\nMountPoint=/y\nMountPoint=/y\n' | wrong :4 'MountPoint= is there already, in line 3: one is expected'
 printf '# nothing\n' | wrong '' 'no \[Volume\]'
 # The clean-up after it, in ExecStopPost, does not say it again; after anything else it does.
 refused 1 'no \[Volume\]' env EXIT_CODE=killed EXIT_STATUS=KILL sluicefs --cleanup --config="$SLU_WORK/bad.conf"
@@ -101,7 +112,7 @@ EXIT_CODE=exited EXIT_STATUS=1 sluicefs --cleanup --config="$SLU_WORK/bad.conf" 
 expect_eq "status of the clean-up" 1 $status
 expect_eq "what the clean-up says" '' "$(cat "$SLU_WORK/err")"
 printf '[Volume]\nImage=/x\n[Service]\nUser=me\n' | wrong :3 '\[Service\] is not known'
-printf '[Volume]\nImage\n' | wrong :2 'expected \[Volume\]'
+printf '[Volume]\nImage\n' | wrong :2 'expected Word=value, \[Volume\] or a comment'
 head -c 5000 /dev/urandom | wrong '(:1)?' '.'
 refused 1 'No such file' sluicefs --config="$SLU_WORK/nowhere.conf"
 refused 1 'unexpected argument' sluicefs --config="$conf" "$IMG" "$MNT"

@@ -1,0 +1,1 @@
+slu_unit_test(config_file slu_config)
