@@ -29,6 +29,8 @@ terminate() { kill -TERM "$(daemon_pid)"; }
 try sigterm terminate
 interrupt() { kill -INT "$(daemon_pid)"; }
 try sigint interrupt
+hang_up() { kill -HUP "$(daemon_pid)"; }
+try sighup hang_up
 ! is_root || try umount umount "$MNT"
 
 # --unmount returns when the daemon is done, not before
