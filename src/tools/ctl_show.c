@@ -187,6 +187,13 @@ static JsonObject *describe_mount(const struct slu_mount_entry *e)
 	return o;
 }
 
+static const char *state_of(JsonObject *status)
+{
+	if (flag(status, "readOnly"))
+		return "read-only";
+	return inner(status, "frozen") ? "frozen" : "writable";
+}
+
 static void print_row(JsonObject *o)
 {
 	JsonObject *space = inner(o, "space"), *image = inner(o, "image");
@@ -199,8 +206,8 @@ static void print_row(JsonObject *o)
 	}
 	size(all, number(space, "size"));
 	size(available, number(space, "available"));
-	printf("%-24s %12s %12s  %-10s %s\n", text(o, "mountpoint"), all, available,
-	       flag(o, "readOnly") ? "read-only" : "writable", text(image, "path"));
+	printf("%-24s %12s %12s  %-10s %s\n", text(o, "mountpoint"), all, available, state_of(o),
+	       text(image, "path"));
 }
 
 int ctl_list(struct ctl *c, char **args)

@@ -33,6 +33,8 @@ copy_is_whole data
 # While it is frozen: reading, looking, small changes; a large write, an fsync and a sync wait.
 expect_match "status" 'frozen +for [0-9]+ s more; to end it: sluicectl thaw' "$(ctl status)"
 expect_match "the JSON" '"frozen":\{"secondsLeft":[0-9.]+\}' "$(ctl -j status)"
+expect_match "list" "$MNT +[0-9.]+ [A-Z]iB +[0-9.]+ [A-Z]iB +frozen +$IMG" "$(sluicectl list)"
+expect_match "the JSON of list" "\"mountpoint\":\"$MNT\".*\"frozen\":\{\"secondsLeft\":" "$(sluicectl -j list | grep -F "\"$MNT\"")"
 expect_match "metrics" 'sluicefs_frozen\{[^}]*\} 1' "$(ctl metrics)"
 cmp "$SLU_WORK/data" "$MNT/data"
 mkdir "$MNT/new"
@@ -56,6 +58,7 @@ refused 1 'is frozen already, for [0-9]+ s more' sluicectl -m "$MNT" freeze
 expect_eq "the image" "$before" "$(image_sum)"
 expect_eq "its time stamps and blocks" "$time_before" "$(image_time)"
 expect_match "thaw" '^thawed after [0-9.]+ s$' "$(ctl thaw)"
+expect_match "list after the thaw" "$MNT +[0-9.]+ [A-Z]iB +[0-9.]+ [A-Z]iB +writable +$IMG" "$(sluicectl list)"
 wait "$writer" && wait "$syncer" && wait "$syncing" || fail "who waited has failed"
 cmp "$SLU_WORK/large" "$MNT/large"
 refused 1 'is not frozen$' sluicectl -m "$MNT" thaw
