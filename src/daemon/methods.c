@@ -136,14 +136,35 @@ static JsonObject *describe_event(const struct served *v, const struct slu_event
 	return o;
 }
 
+/* NULL: it is not. */
+static const char *why_readonly(const struct served *v, const struct slu_store_info *info)
+{
+	if (info->why_readonly)
+		return info->why_readonly;
+	if (v->o->readonly)
+		return "mounted with ro";
+	if (v->stack->readonly)
+		return "no permission to write the image";
+	return v->stack->fs->readonly ? "remounted with ro" : NULL;
+}
+
+static void set_event(JsonObject *o, const char *name, const struct served *v,
+		      bool (*wanted)(const struct slu_event *ev))
+{
+	struct slu_event ev;
+
+	if (slu_event_stream_last(v->stream, wanted, &ev))
+		json_object_set_object_member(o, name, describe_event(v, &ev, 0));
+}
+
 static void run_status(void *ctx, struct slu_control_call *call)
 {
 	struct served *v = ctx;
 	JsonObject *o = json_object_new(), *scrub;
 	struct slu_store_info info;
-	struct slu_event last;
 	struct slu_statfs st;
 	g_autofree char *uuid = NULL;
+	const char *why;
 
 	slu_store_info(v->stack->fs->store, &info);
 	slu_fs_statfs(v->stack->fs, &st);
@@ -156,9 +177,10 @@ static void run_status(void *ctx, struct slu_control_call *call)
 	json_object_set_object_member(o, "space", describe_space(v));
 	set_int(o, "files", st.files - st.ffree);
 	json_object_set_object_member(o, "cache", describe_cache(v));
+	why = why_readonly(v, &info);
 	json_object_set_boolean_member(o, "readOnly", info.readonly || v->stack->fs->readonly);
-	if (info.why_readonly)
-		json_object_set_string_member(o, "why", info.why_readonly);
+	if (why)
+		json_object_set_string_member(o, "why", why);
 	set_frozen(o, v->stack->fs);
 	scrub = methods_describe_scrub(v->stack->fs);
 	if (scrub)
@@ -168,8 +190,8 @@ static void run_status(void *ctx, struct slu_control_call *call)
 	json_object_set_double_member(o, "uptime", (double)(slu_clock_ns() - v->start_ns) / 1e9);
 	set_int(o, "pid", (uint64_t)getpid());
 	set_kernel(o, v);
-	if (slu_event_stream_last(v->stream, NULL, &last))
-		json_object_set_object_member(o, "lastEvent", describe_event(v, &last, 0));
+	set_event(o, "lastEvent", v, NULL);
+	set_event(o, "lastError", v, report_is_error);
 	slu_control_reply(call, wrapped("status", o));
 }
 

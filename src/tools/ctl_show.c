@@ -100,12 +100,19 @@ static char *event_time(JsonObject *event)
 	return ctl_time(json_object_get_double_member_with_default(event, "time", 0));
 }
 
+static void print_event_line(const char *name, JsonObject *event)
+{
+	g_autofree char *when = event_time(event);
+
+	print_line(name, "%s %s", when, text(event, "message"));
+}
+
 static void print_status(JsonObject *s)
 {
 	JsonObject *image = inner(s, "image"), *space = inner(s, "space"),
 		   *cache = inner(s, "cache"), *kernel = inner(s, "kernel"),
-		   *event = inner(s, "lastEvent"), *frozen = inner(s, "frozen"),
-		   *scrub = inner(s, "scrub");
+		   *event = inner(s, "lastEvent"), *error = inner(s, "lastError"),
+		   *frozen = inner(s, "frozen"), *scrub = inner(s, "scrub");
 	g_autofree char *up =
 		ctl_duration(json_object_get_double_member_with_default(s, "uptime", 0));
 	const char *why = text(s, "why");
@@ -137,11 +144,10 @@ static void print_status(JsonObject *s)
 
 		print_line("last scrub", "%s", line);
 	}
-	if (event) {
-		g_autofree char *when = event_time(event);
-
-		print_line("last event", "%s %s", when, text(event, "message"));
-	}
+	if (error)
+		print_event_line("last error", error);
+	if (event)
+		print_event_line("last event", event);
 }
 
 int ctl_status(struct ctl *c, char **args)

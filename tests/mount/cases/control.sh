@@ -1,5 +1,5 @@
 # sets: user short
-# sluicectl: every command, on a volume that is used, fills up and turns read-only.
+# sluicectl: every command, on a volume that is used, fills up.
 is_root || export XDG_RUNTIME_DIR=$SLU_WORK/run # where an ordinary user's sockets are
 mkdir -p "$SLU_WORK/run"
 mkfs.sluicefs -q --size 64M --label "a name" "$IMG"
@@ -22,6 +22,8 @@ expect_match "the JSON" '^\{.*"label":"a name".*"readOnly":false.*\}$' "$(sluice
 exec 7>"$MNT/open"
 expect_match "an open file" 'open files +1' "$(ctl status)"
 exec 7>&-
+
+[[ $(ctl -j status) != *lastError* ]] || fail "an error before there was one: $(ctl status)"
 
 # list
 expect_match list "$MNT +[0-9.]+ MiB +[0-9.]+ MiB +writable +$IMG" "$(sluicectl list)"
@@ -85,6 +87,15 @@ sync "$MNT/full" 2>/dev/null || true
 wait_for 20 grep -q 'no-space: ' "$SLU_WORK/events"
 grep -q '"kind":"no-space"' "$SLU_WORK/events.json" || fail "watch -j: $(cat "$SLU_WORK/events.json")"
 expect_match "the last event" 'last event .* no space' "$(ctl status)"
+# What comes after it does not hide an error.
+rm "$MNT/full"
+ctl sync 2>/dev/null || true # the kernel tells once more of what it could not write
+ctl freeze >/dev/null
+ctl thaw >/dev/null
+status=$(ctl status)
+expect_match "the last error" $'\nlast error +[0-9: -]+ no space' "$status"
+expect_match "the last event" $'\nlast event +[0-9: -]+ thawed' "$status"
+expect_match "the last error" '"lastError":\{[^{}]*"kind":"no-space"[^{}]*\}' "$(ctl -j status)"
 [ "$(metric 'sluicefs_events_total{volume="'"$MNT"'",kind="no-space"}')" -ge 1 ] || fail "the event was not counted"
 
 # Peers that send garbage or do not read hold up nobody.

@@ -1,8 +1,10 @@
 # sets: short cache
-# limit: 100
+# limit: 120
 # The image is cut off behind the daemon's back, to a half and to nothing: what is gone is EIO, what is
 # left can be read, nothing more is promised, the log says why, and unmounting ends. What is mounted or
 # checked after that is refused in one line.
+is_root || export XDG_RUNTIME_DIR=$SLU_WORK/run # where an ordinary user's sockets are
+mkdir -p "$SLU_WORK/run"
 whole=$SLU_WORK/whole.img
 make_volume 64M
 mount_volume
@@ -18,19 +20,35 @@ begin() {
 	: >"$SLU_WORK/daemon.log"
 	mount_logged "$@"
 	pid=$(daemon_pid)
+	sluicectl -m "$MNT" watch --last 1 >"$SLU_WORK/events" &
+	watcher=$!
+	wait_for 10 grep -q ' mounted: ' "$SLU_WORK/events"
 }
 # not_promised COMMAND...: fails, for one of the reasons there are
 not_promised() {
 	! timeout 30 "$@" 2>"$SLU_WORK/err" || fail "\"$*\" went through on an image that was cut off"
 	expect_match "\"$*\"" 'Input/output error|Read-only file system' "$(cat "$SLU_WORK/err")"
 }
+# shows_readonly WHY: whoever asks is told
+shows_readonly() {
+	local status
+	status=$(sluicectl -m "$MNT" status)
+	expect_match "status" $'\nstate +read-only: '"$1"$'\n' "$status"
+	expect_match "status" $'\nlast error +[0-9: -]+ [^\n]+\n' "$status"
+	status=$(sluicectl -m "$MNT" -j status)
+	expect_match "the JSON of status" '"readOnly":true,"why":"'"$1"'"' "$status"
+	expect_match "list" "$MNT +[0-9.]+ [A-Z]iB +[0-9.]+ ([A-Z]i)?B +read-only +$IMG" "$(sluicectl list)"
+	wait_for 10 grep -qE "^[0-9: -]+ CRITICAL read-only: the volume has turned read-only: $1: " "$SLU_WORK/events"
+}
 gone() { ! kill -0 "$pid" 2>/dev/null; }
 # finish PATTERN: unmounts, and neither mount nor fsck takes what is left; PATTERN is what they say
 finish() {
 	wait_for 10 grep -q 'turned read-only: the image has become shorter than the volume' "$SLU_WORK/daemon.log"
+	shows_readonly 'the image has become shorter than the volume in it'
 	not_promised touch "$MNT/new"
 	timeout 30 sluicefs --unmount "$MNT" || fail "--unmount: status $?"
 	wait_for 10 gone
+	wait "$watcher" || fail "watch: status $?"
 	! grep -qi 'assert' "$SLU_WORK/daemon.log" || fail "the daemon has crashed"
 	refused 33 "$1" sluicefs -o "$(options)" "$IMG" "$MNT"
 	refused 8 "$1" fsck.sluicefs -n "$IMG"
@@ -89,4 +107,5 @@ begin
 read_all
 expect_eq "files lost in a whole image" 0 "$lost"
 umount_volume
+wait "$watcher"
 fsck_clean
