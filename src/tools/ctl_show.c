@@ -208,6 +208,8 @@ static void print_row(JsonObject *o)
 	if (!space || !image) {
 		printf("%-24s %12s %12s  %-10s %s\n", text(o, "mountpoint"), "-", "-", "no answer",
 		       text(o, "source"));
+		fflush(stdout); /* why comes below its row where both go to a terminal */
+		slu_tool_error("%s", text(o, "error"));
 		return;
 	}
 	size(all, number(space, "size"));

@@ -40,10 +40,27 @@ journal_says() {
 
 # ---------------------------------------------------------------- the first boot
 
+# Older than what the daemon is developed on.
+it_runs_on_the_kernel_of_the_image() {
+	local kernels=(/boot/vmlinuz-*)
+	[ "${#kernels[@]} ${kernels[0]}" = "1 /boot/vmlinuz-$(uname -r)" ] || fail "$(uname -r) is not of ${kernels[*]}"
+	[[ $(uname -r) = 6.1.* ]] || fail "$(uname -r) is not 6.1"
+}
+
 at_boot_through_fstab() {
 	findmnt -n -o FSTYPE /mnt/fstab | grep -qx fuse.sluicefs
 	echo first >/mnt/fstab/file
 	systemctl is-active -q mnt-fstab.mount
+}
+
+an_image_that_is_missing_does_not_stop_the_boot() {
+	! mountpoint -q /mnt/missing || fail "it is mounted"
+	systemctl is-failed -q mnt-missing.mount
+	systemctl is-active -q local-fs.target
+	journalctl --no-pager -q -b -u mnt-missing.mount >/tmp/journal
+	grep -m 1 'missing.img cannot be opened: No such file' /tmp/journal | sed 's/^/  journal: /'
+	grep -q 'missing.img cannot be opened: No such file' /tmp/journal
+	systemctl reset-failed mnt-missing.mount
 }
 
 at_boot_through_the_unit() {
@@ -166,7 +183,18 @@ a_user_has_volumes_of_their_own() {
 	}
 	systemctl start user@1000.service
 	as_user systemctl --user start sluicefs-user@mine.service
-	as_user sh -c 'echo mine >~/volume/file && sluicectl -m ~/volume status' | grep -q writable
+	as_user sh -c 'echo mine >~/volume/file && sync ~/volume/file && sluicectl -m ~/volume status' | grep -q writable
+	local pid signal
+	users_pid() { as_user systemctl --user show -P MainPID sluicefs-user@mine.service; }
+	its_users_again() { [ "$(users_pid)" != "$1" ] && as_user grep -qx mine /home/tester/volume/file; }
+	for signal in KILL STOP; do # what is stopped, the watchdog ends
+		pid=$(users_pid)
+		kill -$signal "$pid"
+		wait_for 60 its_users_again "$pid"
+	done
+	journalctl --no-pager -q _SYSTEMD_USER_UNIT=sluicefs-user@mine.service + USER_UNIT=sluicefs-user@mine.service >/tmp/journal
+	grep -qE 'code=killed, status=9/KILL' /tmp/journal || fail "not killed: $(cat /tmp/journal)"
+	grep -qE 'Watchdog timeout' /tmp/journal || fail "no watchdog: $(cat /tmp/journal)"
 	as_user systemctl --user stop sluicefs-user@mine.service
 	! mountpoint -q /home/tester/volume || fail "mounted after stop"
 }
@@ -186,9 +214,13 @@ is_on_disk_after_it() {
 	cmp /root/big /mnt/fstab/big
 	cmp /root/big /mnt/auto/big
 	grep -qx first /mnt/fstab/file
-	# Each had the time to be unmounted.
-	journalctl --no-pager -q -b -1 -t sluicefs | grep -c 'unmounted, everything is on disk' >/tmp/count
-	echo "  $(cat /tmp/count) volumes of the boot before say that everything is on disk"
+	# Each had the time to be unmounted: it is the last that they said.
+	local volume last
+	for volume in data fstab auto; do
+		last=$(journalctl --no-pager -q -b -1 -o cat -n 1 SLUICEFS_VOLUME=/mnt/$volume)
+		[[ $last = *"unmounted, everything is on disk" ]] || fail "the last of $volume: $last"
+	done
+	echo "  all three say that everything is on disk"
 }
 
 an_upgrade_leaves_it_mounted() {
@@ -265,7 +297,9 @@ phase=$(sed -n 's/.*scenarios=\([0-9]\).*/\1/p' /proc/cmdline)
 echo
 echo "  kernel $(uname -r), $(systemctl --version | head -n 1)"
 if [ "$phase" = 1 ]; then
+	scenario it_runs_on_the_kernel_of_the_image
 	scenario at_boot_through_fstab
+	scenario an_image_that_is_missing_does_not_stop_the_boot
 	scenario at_boot_through_the_unit
 	scenario what_depends_on_it_starts_when_it_is_ready
 	scenario it_is_mounted_when_it_is_used

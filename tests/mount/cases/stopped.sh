@@ -63,7 +63,8 @@ asking+=($!)
 (timeout 20 sluicefs --cleanup "$MNT") >"$SLU_WORK/asked.2" 2>&1 &
 asking+=($!)
 for i in "${asking[@]}"; do wait "$i" || fail "asked about it: status $?: $(cat "$SLU_WORK"/asked.* "$SLU_WORK/listed")"; done
-grep -qE "^$MNT .*no answer" "$SLU_WORK/listed" && grep -qE "^$SLU_WORK/second .*writable" "$SLU_WORK/listed" ||
+grep -qE "^$MNT .*no answer" "$SLU_WORK/listed" && grep -qE "^$SLU_WORK/second .*writable" "$SLU_WORK/listed" &&
+	grep -qE "^sluicectl: $MNT: process $pid, which serves it, does not answer" "$SLU_WORK/listed" ||
 	fail "list: $(cat "$SLU_WORK/listed")"
 sluicefs --unmount "$SLU_WORK/second"
 for i in "${waiting[@]}"; do
