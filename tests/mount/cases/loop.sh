@@ -15,7 +15,23 @@ fsck.sluicefs --wait 0 -n -f "$loop" || fail "umount of a block device returned 
 sluicefs -o "$(options)" "$loop" "$MNT"
 cmp "$SLU_WORK/data" "$MNT/data"
 same_tree /usr/include/linux "$MNT/linux"
+# sync(2) and syncfs(2) come to the daemon of a device, from kernels that say so, and are a commit: what
+# is killed right after it has everything.
+umount "$MNT"
+sluicefs -o "$(options commit=60)" "$loop" "$MNT"
+head -c 3000000 "$SLU_WORK/data" >"$MNT/synced"
+mkdir "$MNT/dir"
 sync -f "$MNT/data"
+came=$(sluicectl -m "$MNT" metrics | sed -nE 's/^sluicefs_request_duration_seconds_count\{.*"SYNCFS".*\} //p')
+IMG=$loop kill_daemon
+sluicefs -o "$(options)" "$loop" "$MNT"
+if [ "${came:-0}" -gt 0 ]; then
+	cmp <(head -c 3000000 "$SLU_WORK/data") "$MNT/synced" || fail "what was synced is not there"
+	[ -d "$MNT/dir" ] || fail "the directory is not there"
+	figures "$came times SYNCFS"
+else
+	figures "0 times SYNCFS: this kernel does not send it"
+fi
 umount "$MNT"
 refused 1 'contains a sluicefs volume' mkfs.sluicefs "$loop"
 mkfs.sluicefs -q --force --size 64M "$loop"
