@@ -190,6 +190,12 @@ bool slu_mount_entry_is_dead(const struct slu_mount_entry *e);
 /* Absolute, without links; works for a dead mount point, too. NULL and errno. */
 char *slu_path_canonical(const char *path);
 
+/* The number of a FUSE connection: the kernel's own encoding of its filesystem's device number. */
+static inline unsigned int slu_fuse_connection(unsigned int major, unsigned int minor)
+{
+	return major << 20 | minor;
+}
+
 /* "NAME (UID)", or "UID" of one without a name; g_free. */
 char *slu_user_name(uid_t uid);
 /* Where the daemon of user uid listens for the mount with that device number. */

@@ -168,31 +168,21 @@ struct slu_control_client *slu_control_connect_mount(const struct slu_mount_entr
 	return c;
 }
 
-/* As the kernel writes it: its own encoding of the filesystem's device number. */
-static void hangs(const struct slu_mount_entry *e, GError **error)
-{
-	g_prefix_error(error, "%s: ", e->target);
-	if (g_error_matches(*error, SLU_CONTROL_ERROR, SLU_CONTROL_GONE)) {
-		g_autofree char *said = g_strdup((*error)->message);
-
-		g_clear_error(error);
-		g_set_error(error, SLU_CONTROL_ERROR, SLU_CONTROL_GONE,
-			    "%s; to end it by force, without what is not on disk yet: "
-			    "echo 1 >/sys/fs/fuse/connections/%u/abort",
-			    said, e->major << 20 | e->minor);
-	}
-}
-
 struct slu_control_client *slu_control_ask_mount(const struct slu_mount_entry *e, GError **error)
 {
 	struct slu_control_client *c = slu_control_connect_mount(e, error);
-	GError *why = NULL;
+	g_autoptr(GError) why = NULL;
 
 	if (!c || slu_control_hello(c, &why))
 		return c;
 	slu_control_close(c);
-	hangs(e, &why);
-	g_propagate_error(error, why);
+	if (why->code == SLU_CONTROL_GONE)
+		g_set_error(error, SLU_CONTROL_ERROR, why->code,
+			    "%s: %s; to end it by force, without what is not on disk yet: "
+			    "echo 1 >/sys/fs/fuse/connections/%u/abort",
+			    e->target, why->message, slu_fuse_connection(e->major, e->minor));
+	else
+		g_set_error(error, SLU_CONTROL_ERROR, why->code, "%s: %s", e->target, why->message);
 	return NULL;
 }
 

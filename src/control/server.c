@@ -226,6 +226,23 @@ static bool send_all(struct client *c, const char *data, size_t len, int timeout
 	return true;
 }
 
+/* g_free. error NULL: none; parameters: taken, NULL for none. */
+static char *reply_text(const char *error, JsonObject *parameters, bool continues)
+{
+	JsonObject *reply = json_object_new();
+	char *text;
+
+	if (error)
+		json_object_set_string_member(reply, "error", error);
+	json_object_set_object_member(reply, "parameters",
+				      parameters ? parameters : json_object_new());
+	if (continues)
+		json_object_set_boolean_member(reply, "continues", true);
+	text = wire_text(reply);
+	json_object_unref(reply);
+	return text;
+}
+
 /*
  * The members of a reply; parameters are taken. A stream waits for as long as its reader wants it
  * to: what comes meanwhile is in the reader's ring, or counted as lost.
@@ -234,19 +251,8 @@ static void answer(struct slu_control_call *call, const char *error, JsonObject 
 		   bool continues)
 {
 	int timeout_ms = continues ? -1 : (int)SLU_CONTROL_SEND_SEC * 1000;
-	g_autofree char *text = NULL;
-	JsonObject *reply = json_object_new();
+	g_autofree char *text = reply_text(error, parameters, continues);
 
-	if (error)
-		json_object_set_string_member(reply, "error", error);
-	if (parameters)
-		json_object_set_object_member(reply, "parameters", parameters);
-	else
-		json_object_set_object_member(reply, "parameters", json_object_new());
-	if (continues)
-		json_object_set_boolean_member(reply, "continues", true);
-	text = wire_text(reply);
-	json_object_unref(reply);
 	if (!call->oneway && !call->gone)
 		call->gone = !send_all(call->client, text, strlen(text) + 1, timeout_ms);
 }
@@ -502,13 +508,8 @@ static void refuse(struct slu_control *s, int fd)
 		g_strdup_printf("%u clients are connected already: end one of them",
 				SLU_CONTROL_MAX_CLIENTS);
 	g_autofree char *name = g_strconcat(s->opts.interface->name, ".Failed", NULL);
-	JsonObject *reply = json_object_new();
-	g_autofree char *text = NULL;
+	g_autofree char *text = reply_text(name, wire_one_string("message", message), false);
 
-	json_object_set_string_member(reply, "error", name);
-	json_object_set_object_member(reply, "parameters", wire_one_string("message", message));
-	text = wire_text(reply);
-	json_object_unref(reply);
 	(void)!send(fd, text, strlen(text) + 1, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 

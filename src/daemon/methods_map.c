@@ -26,7 +26,7 @@ static uint64_t inode_of_fd(struct served *v, struct slu_control_call *call)
 	flags = fcntl(fd, F_GETFL);
 	readable = flags >= 0 && !(flags & O_PATH) && (flags & O_ACCMODE) != O_WRONLY;
 	ours = !statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_INO, &stx) &&
-	       (stx.stx_dev_major << 20 | stx.stx_dev_minor) == v->connection;
+	       slu_fuse_connection(stx.stx_dev_major, stx.stx_dev_minor) == v->connection;
 	close(fd);
 	if (ours && readable && S_ISREG(stx.stx_mode))
 		return stx.stx_ino;

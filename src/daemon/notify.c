@@ -138,8 +138,8 @@ static void watch_over(struct notifier *n)
 /* ------------------------------------------------------------------ while it starts and stops */
 
 /*
- * Asks for time as long as I/O gets on, until that is reached. The volume is not there yet, or may go
- * away under us: nothing of it is looked at.
+ * Asks for time as long as I/O gets on, until `until` says that it is over. The volume is not there
+ * yet, or may go away under us: nothing of it is looked at.
  */
 static void watch_progress(struct notifier *n, bool (*until)(const struct notifier *n),
 			   const char *status)

@@ -273,8 +273,7 @@ static void open_control(struct daemon *d)
 	};
 	if (!d->visible)
 		return;
-	/* As the kernel writes it: its own encoding of the filesystem's device number. */
-	d->served.connection = major(d->device) << 20 | minor(d->device);
+	d->served.connection = slu_fuse_connection(major(d->device), minor(d->device));
 	d->interface = methods_interface(&d->served);
 	path = slu_control_path_of(geteuid(), major(d->device), minor(d->device));
 	opts.path = path;

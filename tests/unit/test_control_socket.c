@@ -691,19 +691,27 @@ static void streams_leave_room_for_calls(void **state)
 		slu_control_close(streams[i]);
 }
 
-/* It lets in whoever comes, as the kernel does for it. */
-static void a_daemon_that_does_not_answer_is_not_waited_for(void **state)
+/* A socket that nobody accepts from: the kernel lets in as many as its backlog holds. */
+static int listen_mutely(int backlog, char **ret_path)
 {
-	g_autofree char *path = g_strdup_printf("/tmp/sluice-control-%d.mute", (int)getpid());
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	*ret_path = g_strdup_printf("/tmp/sluice-control-%d.mute", (int)getpid());
+	g_strlcpy(addr.sun_path, *ret_path, sizeof(addr.sun_path));
+	assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	assert_int_equal(listen(fd, backlog), 0);
+	return fd;
+}
+
+static void a_daemon_that_does_not_answer_is_not_waited_for(void **state)
+{
+	g_autofree char *path = NULL;
+	int fd = listen_mutely(8, &path);
 	struct slu_control_client *c;
 	g_autoptr(GError) error = NULL;
 
 	(void)state;
-	g_strlcpy(addr.sun_path, path, sizeof(addr.sun_path));
-	assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
-	assert_int_equal(listen(fd, 8), 0);
 	c = slu_control_connect(path, geteuid(), NULL);
 	assert_non_null(c);
 	assert_false(slu_control_hello(c, &error));
@@ -864,16 +872,12 @@ static void a_call_waits_no_longer_than_its_timeout(void **state)
 /* A daemon that is stopped takes as many as its backlog holds, and then nobody. */
 static void a_daemon_that_lets_nobody_in_is_not_waited_for(void **state)
 {
-	g_autofree char *path = g_strdup_printf("/tmp/sluice-control-%d.full", (int)getpid());
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	g_autofree char *path = NULL;
+	int fd = listen_mutely(0, &path);
 	struct slu_control_client *first;
 	g_autoptr(GError) error = NULL;
 
 	(void)state;
-	g_strlcpy(addr.sun_path, path, sizeof(addr.sun_path));
-	assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
-	assert_int_equal(listen(fd, 0), 0);
 	first = slu_control_connect(path, geteuid(), NULL);
 	assert_non_null(first);
 	assert_null(slu_control_connect(path, geteuid(), &error));
