@@ -26,6 +26,7 @@
 /* How long files may stay open after a signal has taken the mount out of sight. */
 #define GRACE_NS      (5 * SLU_NS_PER_SEC)
 #define GRACE_POLL_NS (20 * SLU_NS_PER_MS)
+#define LEFT_MOUNTED  "the mount is left dead where it is: unmount it there"
 
 struct daemon {
 	const struct daemon_opts *o;
@@ -379,30 +380,36 @@ static void detach_busy(struct daemon *d)
 }
 
 /*
- * What is mounted on our mount, g_free; NULL if ours is on top. The kernel answers from memory, so
- * this waits for no other filesystem's daemon, nor for our own.
+ * Whether it is not our mount that umount would take away: another lies on it, or ours has been taken
+ * away (lazily, since we still serve). why: which, g_free. The kernel answers from memory, so this
+ * waits for no other filesystem's daemon, nor for our own.
  */
-static char *covered_by(const struct daemon *d)
+static bool is_out_of_reach(const struct daemon *d, char **why)
 {
-	struct slu_mount_entry *e;
+	struct slu_mount_entry *ours, *top;
 	struct statx stx;
-	char *what;
 
 	if (!d->visible ||
 	    statx(AT_FDCWD, d->mountpoint, AT_SYMLINK_NOFOLLOW | AT_STATX_DONT_SYNC, 0, &stx) ||
 	    makedev(stx.stx_dev_major, stx.stx_dev_minor) == d->device)
-		return NULL;
-	e = slu_mountinfo_by_device(stx.stx_dev_major, stx.stx_dev_minor);
-	what = e ? g_strdup_printf("%s of type %s", e->source, e->type)
-		 : g_strdup("something else");
-	slu_mount_entry_free(e);
-	return what;
+		return false;
+	ours = slu_mountinfo_by_device(major(d->device), minor(d->device));
+	top = slu_mountinfo_by_device(stx.stx_dev_major, stx.stx_dev_minor);
+	if (!ours)
+		*why = g_strdup("unmounted already, but still in use; it ends here");
+	else
+		*why = g_strdup_printf("%s of type %s is mounted over us; " LEFT_MOUNTED,
+				       top ? top->source : "something",
+				       top ? top->type : "unknown");
+	slu_mount_entry_free(ours);
+	slu_mount_entry_free(top);
+	return true;
 }
 
-/* Out of reach, so its end comes by the connection's; what the kernel holds back is written first. */
-static void leave_mounted(const char *why)
+/* Its end comes by the connection's; what the kernel holds back is written before. */
+static void end_unreached(const char *why)
 {
-	report(LOG_ERR, "%s; the mount is left dead where it is: unmount it there", why);
+	report(LOG_ERR, "%s", why);
 	sync();
 }
 
@@ -411,7 +418,7 @@ static void leave_mounted(const char *why)
  */
 static void unmount_on_signal(struct daemon *d)
 {
-	g_autofree char *cover = covered_by(d), *why = NULL;
+	g_autofree char *why = NULL;
 	int err = 0;
 
 	/* What the kernel still has to write may need the disk. */
@@ -422,17 +429,18 @@ static void unmount_on_signal(struct daemon *d)
 		/* Not ours to unmount; what the kernel holds back is written to us while we are there. */
 		if (d->visible && methods_syncfs(&d->served))
 			report(LOG_ERR, "what the kernel had not yet written is lost");
-	} else if (cover) {
-		why = g_strdup_printf("%s is mounted over us", cover);
-		leave_mounted(why);
+	} else if (is_out_of_reach(d, &why)) {
+		end_unreached(why);
 	} else {
 		err = detach(d, 0);
-		if (err == -EBUSY)
+		if (err == -EBUSY) {
 			detach_busy(d);
-		else if (err && !wait_ended(d, slu_clock_ns() + SLU_NS_PER_SEC))
-			leave_mounted(d->detach_why);
+		} else if (err && !wait_ended(d, slu_clock_ns() + SLU_NS_PER_SEC)) {
+			why = g_strconcat(d->detach_why, "; " LEFT_MOUNTED, NULL);
+			end_unreached(why);
+		}
 		/* A copy of the mount in another namespace keeps it alive. */
-		else if (!err && !wait_ended(d, slu_clock_ns() + GRACE_NS))
+		if (!err && !wait_ended(d, slu_clock_ns() + GRACE_NS))
 			report(LOG_WARNING, "the mount is in use elsewhere; it ends here");
 	}
 	d->stop_asked = true;

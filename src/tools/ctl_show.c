@@ -175,11 +175,11 @@ static JsonObject *describe_mount(const struct slu_mount_entry *e)
 	struct slu_control_client *client = slu_control_ask_mount(e, &error);
 	JsonObject *reply = NULL, *o;
 
-	/* Of many, one that waits for its disk does not keep the others from being shown. */
-	if (client)
+	if (client) {
+		/* Of many, one that waits for its disk does not keep the others from being shown. */
 		slu_control_timeout(client, SLU_CONTROL_CONNECT_SEC * SLU_NS_PER_SEC);
-	if (client)
 		reply = slu_control_call(client, VOLUME "Status", NULL, &error);
+	}
 	slu_control_close(client);
 	if (reply && inner(reply, "status")) {
 		o = json_object_ref(inner(reply, "status"));

@@ -37,4 +37,24 @@ sluicefs --cleanup "$MNT"
 mount_volume
 expect_eq "the file written last" more "$(cat "$MNT/more")"
 umount_volume
+
+# Unmounted lazily by somebody, with a file open: nothing lies over it, and nothing is unmounted in its place.
+mount_logged
+exec 8>"$MNT/open"
+echo written >&8
+pid=$(daemon_pid)
+umount -l "$MNT"
+mount -t tmpfs another "$MNT" # not over us: we are gone from there
+kill -TERM "$pid"
+wait_for 30 eval '! kill -0 "$pid" 2>/dev/null'
+exec 8>&- || true
+findmnt -n -o SOURCE "$MNT" | grep -qx another || fail "what was mounted after us is gone"
+umount "$MNT"
+grep -q 'unmounted already, but still in use; it ends here' "$SLU_WORK/daemon.log" ||
+	fail "it is not said that it was unmounted: $(cat "$SLU_WORK/daemon.log")"
+expect_eq "how often it is said that the mount stays" 2 "$(grep -c 'the mount is left dead' "$SLU_WORK/daemon.log")"
+fsck_clean
+mount_volume
+expect_eq "what was written before" written "$(cat "$MNT/open")"
+umount_volume
 fsck_clean
